@@ -1,0 +1,107 @@
+"""Several calls that make one thing, written once for both clients.
+
+A conversation is a generator: it yields a call and is sent its answer, or is thrown the error
+that came instead; what it returns is the result. `SandboxClient.converse` and its async twin do
+the sending. So what is decided between the calls can't differ between worker and triggerer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from airflow_provider_sbx.api import calls
+from airflow_provider_sbx.api.errors import NotFoundError, SandboxNotRunningError, WaitTimeoutError
+from airflow_provider_sbx.api.models import ProcessSummary
+
+Result = TypeVar("Result")
+Conversation = Generator[calls.Call[Any], Any, Result]
+
+_PAGE = 100
+_KILL_CONFIRMATION_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Termination:
+    """What came of ending a process.
+
+    :param ended: it is known to have ended.
+    :param was_running: it was running when it was asked to end.
+    :param how: in words, for the log.
+    """
+
+    ended: bool
+    was_running: bool
+    how: str
+
+
+def terminate(process_id: str, *, grace_seconds: float) -> Conversation[Termination]:
+    """End a process: TERM, up to `grace_seconds` to end by itself, KILL, and make sure.
+
+    :raises ServiceError: the service could not be asked.
+    """
+    try:
+        summary: ProcessSummary = yield calls.get_process(process_id)
+        if summary.status.is_terminal:
+            return Termination(True, False, f"it had already ended ({summary.status})")
+        if grace_seconds > 0:
+            yield calls.send_signal(process_id, "TERM")
+            if (yield from _ends_within(process_id, grace_seconds)):
+                return Termination(True, True, "it ended after TERM")
+        yield calls.kill_process(process_id)
+        ended = yield from _ends_within(process_id, _KILL_CONFIRMATION_SECONDS)
+    except NotFoundError:
+        return Termination(True, False, "the service no longer knows it")
+    except SandboxNotRunningError:
+        return Termination(True, False, "its sandbox is no longer running")
+    return Termination(ended, True, "it was killed" if ended else "KILL was sent but its end was not seen")
+
+
+def _ends_within(process_id: str, seconds: float) -> Conversation[bool]:
+    while seconds > 0:
+        turn = min(seconds, calls.MAX_WAIT_SECONDS)
+        seconds -= turn
+        try:
+            yield calls.wait(process_id, timeout_seconds=turn)
+        except WaitTimeoutError:
+            continue
+        return True
+    return False
+
+
+def process_key(*identity: object) -> str:
+    """Return a key for what may run once: a hash of its names, safe to stand in a shell comment."""
+    text = "\x1f".join(str(part) for part in identity)
+    return "sbx-" + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def marked(command: str, key: str, label: str) -> str:
+    """Return the command under a first line that names it, so that it can be found again.
+
+    The line is a shell comment and stands before the command, so no quoting or heredoc of the
+    command can touch it.
+
+    :param label: for people who list the sandbox's processes.
+    """
+    return f"# {key} {' '.join(label.split())}\n{command}"
+
+
+def find_process(key: str, *, created_after: int | None = None) -> Conversation[ProcessSummary | None]:
+    """Return the process whose command bears the key, or None; the latest where there are several.
+
+    :param created_after: look only at those started after this, in milliseconds since 1970.
+    """
+    cursor, found = None, None
+    mark = f"# {key} "
+    while True:
+        page = yield calls.list_processes(limit=_PAGE, cursor=cursor, created_after=created_after)
+        for process in page.data:
+            if process.command.startswith(mark) and (
+                found is None or (process.started_at or 0) >= (found.started_at or 0)
+            ):
+                found = process
+        cursor = page.next_cursor
+        if cursor is None:
+            return found

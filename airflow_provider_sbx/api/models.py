@@ -1,0 +1,456 @@
+"""What the service speaks of: sandboxes, processes, their parameters, states and results.
+
+Field names are ours (snake_case); each field's wire name stands beside it. The service
+writes some fields in two spellings (`exit_code` and `exitCode`) and some numbers as
+strings: both are read. Unknown fields are ignored and optional ones may be missing, so
+that a newer service does not break an older provider.
+
+Sources: the vendor's page "Sandbox Processes" for options and statuses; the behaviour of
+the vendor's clients for the HTTP beneath it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+IMAGES = ("node", "python", "node-chromium")
+"""The vendor's base images. A team's own images have names of their own."""
+
+MAX_SECRETS = 32
+"""Most environment variables that one start may fill from stored secrets."""
+
+
+def _blank_is_missing(value: object) -> object:
+    """Read `""` as a missing value: some receivers send it where a number is unknown."""
+    return None if value == "" else value
+
+
+def _no_zone_is_utc(value: datetime | None) -> datetime | None:
+    """Read a time without a zone as UTC, so that it can be compared with the clock."""
+    return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+Int = Annotated[int | None, BeforeValidator(_blank_is_missing)]
+Time = Annotated[datetime | None, BeforeValidator(_blank_is_missing), AfterValidator(_no_zone_is_utc)]
+
+
+class ProcessStatus(StrEnum):
+    """Where a process stands. `queued` and `running` go on; the others are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    EXITED = "exited"
+    FAILED = "failed"
+    KILLED = "killed"
+    TIMED_OUT = "timed_out"
+    UNKNOWN = "unknown"
+    """A status this version does not know. Never an end by itself."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> ProcessStatus:
+        return cls.UNKNOWN
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the process has ended."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset(
+    {ProcessStatus.EXITED, ProcessStatus.FAILED, ProcessStatus.KILLED, ProcessStatus.TIMED_OUT}
+)
+
+
+class SandboxStatus(StrEnum):
+    """Where a sandbox stands. Only an `active` one has a runtime token."""
+
+    ACTIVE = "active"
+    CLOSED = "closed"
+    ERROR = "error"
+    CLOSE_ERROR = "close-error"
+    UNKNOWN = "unknown"
+    """A status this version does not know, such as one of a sandbox still starting."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> SandboxStatus:
+        return cls.UNKNOWN
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the sandbox is gone for good."""
+        return self in (SandboxStatus.CLOSED, SandboxStatus.ERROR, SandboxStatus.CLOSE_ERROR)
+
+
+class _Answer(BaseModel):
+    """Something the service sent."""
+
+    # hide_input_in_errors: an answer holds tokens, and a validation error is logged.
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, frozen=True, hide_input_in_errors=True)
+
+
+class _CamelAnswer(_Answer):
+    """An answer of the control plane, which writes camelCase."""
+
+    model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=to_camel))
+
+
+class _Request(BaseModel):
+    """Something we send. A name we do not know is a mistake of the caller's."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        alias_generator=AliasGenerator(alias=to_camel),
+    )
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the JSON body: wire names, unset fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+# --- processes -----------------------------------------------------------------------------
+
+
+class SecretReference(_Request):
+    """A stored secret by name; without a version, its latest.
+
+    :param name: 1 to 128 letters, digits, `_` or `-`.
+    :param version: a version number, or `"latest"`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}$")]
+    version: Annotated[int, Field(ge=1)] | Literal["latest"] | None = None
+
+
+class OnePasswordField(_Request):
+    """One field of an item in a 1Password vault; names or ids."""
+
+    item: str
+    section: str | None = None
+    field: str
+
+
+class OnePasswordSource(_Request):
+    """Environment variables read from one 1Password vault when the process starts.
+
+    :param token: the name of the stored service-account token (not its value).
+    :param vault: the 1Password vault's name or id.
+    :param fields: environment variable name -> field of an item.
+    """
+
+    token: str
+    vault: str
+    fields: dict[str, OnePasswordField]
+
+
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+
+
+def _plain_names_are_references(value: object) -> object:
+    """Take `{"ENV": "name"}` for `{"ENV": {"name": "name"}}`, as the vendor's clients do."""
+    if not isinstance(value, Mapping):
+        return value
+    return {env: {"name": ref} if isinstance(ref, str) else ref for env, ref in value.items()}
+
+
+Secrets = Annotated[
+    dict[EnvName, SecretReference],
+    BeforeValidator(_plain_names_are_references),
+    Field(max_length=MAX_SECRETS),
+]
+
+
+class ProcessParameters(_Request):
+    """What to run and how.
+
+    :param command: what a shell in the sandbox runs.
+    :param cwd: working directory.
+    :param env: environment variables, name -> value.
+    :param timeout_ms: longest run, in milliseconds (wire `timeoutMs`).
+    :param run_as: user of the sandbox; the service's default is `ubuntu` (wire `runAs`).
+    :param secrets: environment variable -> stored secret.
+    :param vault: name of a vault whose entries become environment variables.
+    :param one_password: fields of a 1Password vault as environment variables.
+    """
+
+    command: str
+    cwd: str | None = None
+    env: dict[str, str] | None = None
+    timeout_ms: Annotated[int, Field(gt=0)] | None = None
+    run_as: str | None = None
+    secrets: Secrets | None = None
+    vault: str | None = None
+    one_password: OnePasswordSource | None = None
+
+    @property
+    def uses_secrets(self) -> bool:
+        """Whether the start must go through the control plane, which alone resolves secrets."""
+        return bool(self.secrets) or self.vault is not None or self.one_password is not None
+
+    @model_validator(mode="after")
+    def _one_source_per_variable(self) -> Self:
+        """Refuse a variable from two sources: which one wins would be a guess."""
+        plain, stored = set(self.env or {}), set(self.secrets or {})
+        from_1password = set(self.one_password.fields) if self.one_password else set()
+        twice = (plain & stored) | (plain & from_1password) | (stored & from_1password)
+        if twice:
+            raise ValueError(
+                f"{', '.join(sorted(twice))} would come from two of env, secrets and one_password; "
+                "name each variable once"
+            )
+        return self
+
+
+_EXIT_CODE = AliasChoices("exit_code", "exitCode")
+_STARTED_AT = AliasChoices("started_at", "startedAt")
+_COMPLETED_AT = AliasChoices("completed_at", "completedAt")
+_ID = AliasChoices("id", "processId", "process_id")
+
+
+class ProcessSummary(_Answer):
+    """A process as `get`, `list`, `start`, `signal` and `kill` show it. Times in milliseconds."""
+
+    id: Annotated[str, Field(validation_alias=_ID, min_length=1)]
+    status: ProcessStatus
+    command: str = ""
+    args: list[str] | None = None
+    cwd: str | None = None
+    pid: Int = None
+    exit_code: Annotated[Int, Field(validation_alias=_EXIT_CODE)] = None
+    started_at: Annotated[Int, Field(validation_alias=_STARTED_AT)] = None
+    completed_at: Annotated[Int, Field(validation_alias=_COMPLETED_AT)] = None
+
+
+class ProcessResult(_Answer):
+    """How a process ended, with the output that the receiver still retains. Times in milliseconds.
+
+    `output_truncated` says that `stdout` and `stderr` are not everything; `last_seq` is the
+    sequence number of the last output event that there was.
+    """
+
+    id: Annotated[str, Field(validation_alias=_ID, min_length=1)]
+    status: ProcessStatus
+    exit_code: Annotated[Int, Field(validation_alias=_EXIT_CODE)] = None
+    stdout: str = ""
+    stderr: str = ""
+    started_at: Annotated[Int, Field(validation_alias=_STARTED_AT)] = None
+    completed_at: Annotated[Int, Field(validation_alias=_COMPLETED_AT)] = None
+    error: str | None = None
+    output_truncated: Annotated[
+        bool, Field(validation_alias=AliasChoices("output_truncated", "outputTruncated"))
+    ] = False
+    last_seq: Annotated[Int, Field(validation_alias=AliasChoices("last_seq", "lastSeq"))] = None
+
+
+class ProcessPage(_Answer):
+    """One page of a listing; `next_cursor` is None on the last."""
+
+    data: list[ProcessSummary]
+    next_cursor: Annotated[
+        str | None,
+        BeforeValidator(lambda v: None if v is None else str(v)),
+        Field(validation_alias=AliasChoices("next_cursor", "nextCursor")),
+    ] = None
+
+
+class ResolvedSecret(_CamelAnswer):
+    """Which stored secret a variable received. Never its value."""
+
+    env: str | None = None
+    name: str | None = None
+    version: Int = None
+
+
+class StartedProcess(_Answer):
+    """A start's answer."""
+
+    process: ProcessSummary
+    secrets: list[ResolvedSecret] | None = None
+
+
+# --- sandboxes -----------------------------------------------------------------------------
+
+
+class ExposedPort(_Request):
+    """A port to reach from outside; with `auth`, only by a token."""
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    auth: bool | None = None
+
+
+class Mount(_Request):
+    """A volume to mount: its id, `rw` or `ro`, and whether other sandboxes share it."""
+
+    id: str
+    type: Literal["rw", "ro"] | None = None
+    shared: bool | None = None
+
+
+class SandboxSpec(_Request):
+    """What sandbox to make. Exactly one of `image_name` and `snapshot_name`.
+
+    :param image_name: a base image (`node`, `python`, `node-chromium`) or one of the team's.
+    :param image_id: a build of that image; needs `image_name`.
+    :param snapshot_name: a snapshot to start from.
+    :param snapshot_id: a version of that snapshot; needs `snapshot_name`.
+    :param region: where it runs, such as `us-east`.
+    :param timeout_minutes: how long it lives, in minutes.
+    :param cpu: virtual CPUs (wire `vcpus`); image only.
+    :param memory_mib: memory in MiB (wire `memMiB`); image only.
+    :param disk_mib: disk in MiB (wire `diskSizeMiB`); image only.
+    :param enable_recording: record the session.
+    :param exposed_ports: ports to reach from outside.
+    :param mounts: path in the sandbox -> volume.
+    :param allow_internet_access: whether it reaches the internet.
+    :param allow_out: hosts or networks that it may reach.
+    :param deny_out: hosts or networks that it may not reach.
+    :param secrets: stored secrets for the image's startup command; image only.
+    :param vault: a vault for the image's startup command; image only.
+    :param one_password: 1Password fields for the image's startup command; image only.
+    """
+
+    image_name: Annotated[str, Field(min_length=1)] | None = None
+    image_id: str | None = None
+    snapshot_name: Annotated[str, Field(min_length=1)] | None = None
+    snapshot_id: str | None = None
+    region: str | None = None
+    timeout_minutes: Annotated[int, Field(ge=1)] | None = None
+    cpu: Annotated[int | None, Field(ge=1, alias="vcpus")] = None
+    memory_mib: Annotated[int | None, Field(ge=1, alias="memMiB")] = None
+    disk_mib: Annotated[int | None, Field(ge=1, alias="diskSizeMiB")] = None
+    enable_recording: bool | None = None
+    exposed_ports: list[ExposedPort] | None = None
+    mounts: dict[str, Mount] | None = None
+    allow_internet_access: bool | None = None
+    allow_out: list[str] | None = None
+    deny_out: list[str] | None = None
+    secrets: Secrets | None = None
+    vault: str | None = None
+    one_password: OnePasswordSource | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.image_name is None) == (self.snapshot_name is None):
+            raise ValueError("give exactly one of image_name and snapshot_name")
+        if self.image_id is not None and self.image_name is None:
+            raise ValueError("image_id needs image_name")
+        if self.snapshot_id is not None and self.snapshot_name is None:
+            raise ValueError("snapshot_id needs snapshot_name")
+        if self.snapshot_name is not None:
+            image_only = ("cpu", "memory_mib", "disk_mib", "secrets", "vault", "one_password")
+            given = [name for name in image_only if getattr(self, name) is not None]
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)} can't be given with snapshot_name: a snapshot brings its own"
+                )
+        return self
+
+
+class RuntimeTarget(_CamelAnswer):
+    """Where a sandbox's runtime plane is reached."""
+
+    transport: str | None = None
+    host: str | None = None
+    base_url: str
+
+
+class NetworkPolicy(_CamelAnswer):
+    """What a sandbox may reach."""
+
+    allow_internet_access: bool | None = None
+    allow_out: list[str] = Field(default_factory=list)
+    deny_out: list[str] = Field(default_factory=list)
+
+
+class Sandbox(_CamelAnswer):
+    """A sandbox as the control plane shows it. `start_time` and `end_time` in milliseconds.
+
+    `token` opens the runtime plane until `token_expires_at`; it stands in no repr and only
+    while the status is `active`.
+    """
+
+    id: Annotated[str, Field(min_length=1)]
+    status: SandboxStatus
+    team_id: str | None = None
+    region: str | None = None
+    created_at: Time = None
+    updated_at: Time = None
+    start_time: Int = None
+    end_time: Int = None
+    timeout_minutes: Int = None
+    duration: Int = None
+    close_reason: str | None = None
+    session_url: str | None = None
+    cpu: Annotated[Int, Field(validation_alias="vcpus")] = None
+    memory_mib: Annotated[Int, Field(validation_alias="memMiB")] = None
+    disk_mib: Annotated[Int, Field(validation_alias="diskSizeMiB")] = None
+    runtime: RuntimeTarget | None = None
+    exposed_ports: list[dict[str, Any]] | None = None
+    network: NetworkPolicy | None = None
+    contains_secrets: bool = False
+    token: Annotated[str | None, Field(repr=False)] = None
+    token_expires_at: Time = None
+
+
+class SandboxPage(_CamelAnswer):
+    """One page of a listing of sandboxes."""
+
+    sandboxes: list[Sandbox]
+    total_count: Int = None
+    page: Int = None
+    per_page: Int = None
+
+
+class Image(_CamelAnswer):
+    """An image to make sandboxes from."""
+
+    id: str
+    image_name: str
+    namespace: str | None = None
+    ready: bool | None = None
+
+
+class ImagePage(_CamelAnswer):
+    """One page of a listing of images."""
+
+    images: list[Image]
+    total_count: Int = None
+
+
+class Snapshot(_CamelAnswer):
+    """A snapshot to make sandboxes from."""
+
+    id: str
+    snapshot_name: str
+    status: str | None = None
+    image_name: str | None = None
+
+
+class SnapshotPage(_CamelAnswer):
+    """One page of a listing of snapshots."""
+
+    snapshots: list[Snapshot]
+    total_count: Int = None
+
+
+class Acknowledged(_Answer):
+    """The answer of a call that only succeeds or fails."""
+
+    success: bool = True

@@ -1,0 +1,198 @@
+"""Checks of what callers give, each with an error that names the parameter and the remedy.
+
+The operators check at parse time what is known then, and everything again once templates are
+rendered; nothing has been started by then.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from airflow_provider_sbx.api.errors import InvalidParameterError
+from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_command(command: object) -> str:
+    """Return the command, if it is one.
+
+    :raises InvalidParameterError: it is not text, is empty, or holds a NUL.
+    """
+    if not isinstance(command, str):
+        raise InvalidParameterError(
+            "command", f"a {type(command).__name__} is not a command", "Give the shell command as a string."
+        )
+    if not command.strip():
+        raise InvalidParameterError("command", "it is empty", "Name the command to run.")
+    return _no_nul("command", command)
+
+
+def check_env(env: object, parameter: str = "env") -> dict[str, str] | None:
+    """Return environment variables as text.
+
+    Numbers become text; a bool or None doesn't, since what a shell should see of it is a guess.
+
+    :raises InvalidParameterError: a name or a value can't be one.
+    """
+    if env is None:
+        return None
+    if not isinstance(env, Mapping):
+        raise InvalidParameterError(
+            parameter,
+            f"a {type(env).__name__} is not a mapping",
+            'Give variables as a dict, such as {"DAY": "{{ ds }}"}.',
+        )
+    checked = {}
+    for name, value in env.items():
+        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
+            raise InvalidParameterError(
+                parameter,
+                f"{name!r} is not a variable's name",
+                "Use letters, digits and underscores, not starting with a digit.",
+            )
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise InvalidParameterError(
+                f"{parameter}[{name!r}]",
+                f"a {type(value).__name__} is not a value for a variable",
+                "Give a string or a number; turn anything else into text yourself, such as by json.dumps.",
+            )
+        checked[name] = _no_nul(f"{parameter}[{name!r}]", str(value))
+    return checked
+
+
+def check_text(parameter: str, value: object, *, what: str) -> str | None:
+    """Return an optional text such as a directory or a user's name.
+
+    :param what: what it should be, for the error.
+    :raises InvalidParameterError: it is not text, is blank, or holds a NUL.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidParameterError(parameter, f"{value!r} is not {what}", "Leave it out for the default.")
+    return _no_nul(parameter, value)
+
+
+def check_stdin(value: object) -> str | bytes | None:
+    """Return the input to send.
+
+    :raises InvalidParameterError: it is neither text nor bytes.
+    """
+    if value is None or isinstance(value, str | bytes):
+        return value
+    raise InvalidParameterError(
+        "stdin", f"a {type(value).__name__} can't be written", "Give text or bytes, such as by json.dumps."
+    )
+
+
+def check_seconds(parameter: str, value: object) -> float | None:
+    """Return a duration in seconds.
+
+    :param value: a timedelta, a number of seconds, or text that is one (a rendered template).
+    :raises InvalidParameterError: it is none, or not above zero.
+    """
+    if value is None:
+        return None
+    remedy = "Give a timedelta or a number of seconds above 0."
+    seconds = math.nan
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        try:
+            seconds = float(value)
+        except ValueError:
+            raise InvalidParameterError(parameter, f"{value!r} is not a number", remedy) from None
+    else:
+        raise InvalidParameterError(parameter, f"{value!r} is not a duration", remedy)
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise InvalidParameterError(parameter, f"{value!r} is not above zero", remedy)
+    return seconds
+
+
+def check_choice(parameter: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return a value that is one of a few.
+
+    :raises InvalidParameterError: it is none of them.
+    """
+    if value not in choices:
+        raise InvalidParameterError(parameter, f"{value!r} is unknown", f"Use one of {', '.join(choices)}.")
+    return value
+
+
+def check_count(parameter: str, value: object, *, least: int = 0) -> int:
+    """Return a whole number that is not too small.
+
+    :raises InvalidParameterError: it is not one, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidParameterError(
+            parameter, f"{value!r} is not a whole number of {least} or more", "Give such a number."
+        )
+    return value
+
+
+def process_parameters(command: str | ProcessParameters, options: Mapping[str, Any]) -> ProcessParameters:
+    """Return process parameters from what a caller gave.
+
+    :raises InvalidParameterError: one of them can't be right.
+    """
+    if isinstance(command, ProcessParameters):
+        if options:
+            raise InvalidParameterError(
+                ", ".join(options), "given beside a ProcessParameters", "Put them into it."
+            )
+        return command
+    given = dict(options)
+    given["env"] = check_env(given.get("env"))
+    try:
+        return ProcessParameters(command=check_command(command), **given)
+    except ValidationError as error:
+        raise _invalid("", error) from None
+
+
+def sandbox_spec(spec: SandboxSpec | Mapping[str, Any], parameter: str = "sandbox") -> SandboxSpec:
+    """Return a sandbox spec from what a caller gave.
+
+    :raises InvalidParameterError: a member is unknown, or can't be right.
+    """
+    if isinstance(spec, SandboxSpec):
+        return spec
+    if not isinstance(spec, Mapping):
+        raise InvalidParameterError(
+            parameter,
+            f"a {type(spec).__name__} is not a spec",
+            'Give a dict such as {"image_name": "python"}.',
+        )
+    try:
+        return SandboxSpec.model_validate(dict(spec))
+    except ValidationError as error:
+        raise _invalid(parameter, error) from None
+
+
+def _invalid(parameter: str, error: ValidationError) -> InvalidParameterError:
+    """Say in our words what pydantic found first; never with the value, which may be a secret."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    name = f"{parameter}[{where!r}]" if parameter and where else parameter or where or "parameters"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(SandboxSpec.model_fields if parameter else ProcessParameters.model_fields)
+        return InvalidParameterError(name, "there is no such option", f"The options are {known}.")
+    problem = first["msg"].removeprefix("Value error, ")
+    return InvalidParameterError(name, problem[:1].lower() + problem[1:], "See the docs for what it takes.")
+
+
+def _no_nul(parameter: str, text: str) -> str:
+    if "\x00" in text:
+        raise InvalidParameterError(
+            parameter, "it holds a NUL byte", "No process can be given one; pass such data by stdin."
+        )
+    return text
