@@ -1,0 +1,258 @@
+"""What both clients share: from a call to an HTTP request, and from what came back to our errors."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import ssl
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import httpx
+from httpx_sse import SSEError
+from tenacity import RetryCallState, retry_if_exception, stop_after_delay
+
+from airflow_provider_sbx import __version__
+from airflow_provider_sbx.api.calls import Answer, Call
+from airflow_provider_sbx.api.decode import decode_answer, decode_error
+from airflow_provider_sbx.api.errors import (
+    InvalidParameterError,
+    OutcomeUnknownError,
+    SandboxNotRunningError,
+    ServiceError,
+    StreamBrokenError,
+    TransportError,
+)
+from airflow_provider_sbx.api.events import IDLE_SECONDS, Event, Started
+from airflow_provider_sbx.api.models import ProcessSummary, Sandbox
+from airflow_provider_sbx.api.planes import Plane, RuntimeAccess, control_url, runtime_url
+from airflow_provider_sbx.api.retrying import RetryPolicy, is_outcome_unknown, may_repeat
+
+log = logging.getLogger(__name__)
+
+DEFAULT_REQUEST_TIMEOUT_SECONDS = 30.0
+
+USER_AGENT = f"airflow-provider-sbx/{__version__}"
+
+KEEPALIVE_SECONDS = 60.0
+"""Longer than any pause between two looks at a process, so that polling reuses its connection."""
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """Return this process's TLS context, built at the first call (20 to 30 ms)."""
+    return httpx.create_ssl_context()
+
+
+@dataclass(frozen=True)
+class StartedStream:
+    """A process that was just started.
+
+    :param process: what the service says of it.
+    :param events: its events from the first on; None where the receiver only starts, and the
+        stream is to be opened separately.
+    """
+
+    process: ProcessSummary
+    events: Any  # Iterator[Event] or AsyncIterator[Event], by the twin that made it
+
+
+class Wire:
+    """What both twins share: turning a call into an HTTP request, and failures into errors."""
+
+    def __init__(
+        self, api_key: str, base_url: str | None, request_timeout_seconds: float, policy: RetryPolicy | None
+    ) -> None:
+        if not api_key or not api_key.strip():
+            raise InvalidParameterError("api_key", "it is empty", "Give the key of the sandbox service.")
+        if not api_key.isascii() or not api_key.isprintable() or " " in api_key.strip():
+            # It could not stand in a header; the key itself is not shown.
+            raise InvalidParameterError(
+                "api_key",
+                "it holds characters that no key has",
+                "Copy it again, without spaces or line ends.",
+            )
+        self._api_key = api_key.strip()
+        self.base_url = control_url(base_url)
+        self.request_timeout_seconds = request_timeout_seconds
+        self.policy = policy or RetryPolicy()
+        self._access: dict[str, RuntimeAccess] = {}
+
+    def request(self, call: Call[Any], access: RuntimeAccess | None) -> dict[str, Any]:
+        """Return what httpx needs to build the request."""
+        if call.plane is Plane.CONTROL:
+            url, auth = self.base_url + call.path, {"x-api-key": self._api_key}
+        else:
+            assert access is not None
+            url, auth = (
+                runtime_url(access.base_url, call.path),
+                {"Authorization": f"Bearer {access.token}"},
+            )
+        return {
+            "method": call.method,
+            "url": url,
+            "params": dict(call.query) or None,
+            "json": dict(call.body) if call.body is not None else None,
+            "headers": auth,
+            "timeout": httpx.Timeout(
+                self.request_timeout_seconds, read=self.request_timeout_seconds + call.held_seconds
+            ),
+        }
+
+    def stream_request(self, call: Call[Any], access: RuntimeAccess | None) -> dict[str, Any]:
+        """Return the same for an answer that is an event stream."""
+        request = self.request(call, access)
+        request["headers"] |= {"Accept": "text/event-stream"}
+        # Heartbeats come every 15 s, so that a stream silent for this long is dead.
+        request["timeout"] = httpx.Timeout(self.request_timeout_seconds, read=IDLE_SECONDS)
+        return request
+
+    def retrying(self, call: Call[Any]) -> dict[str, Any]:
+        """Return what tenacity needs to repeat a call."""
+
+        def pause(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            known = error if isinstance(error, ServiceError) else None
+            return self.policy.delay_seconds(state.attempt_number, known, random.random())
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            log.warning(
+                "%s. Trying again in %.1f s.", error, state.next_action.sleep if state.next_action else 0
+            )
+
+        return {
+            "retry": retry_if_exception(lambda error: may_repeat(call, error)),
+            "wait": pause,
+            "stop": stop_after_delay(self.policy.patience_seconds),
+            "before_sleep": tell,
+            "reraise": True,
+        }
+
+    def cached_access(self, sandbox_id: str) -> RuntimeAccess | None:
+        """Return the sandbox's access, if there is one that will last for a request."""
+        access = self._access.get(sandbox_id)
+        return access if access and not access.needs_renewal(datetime.now(UTC)) else None
+
+    def keep_access(self, sandbox: Sandbox) -> RuntimeAccess:
+        """Keep and return the access that a sandbox's detail brings.
+
+        :raises SandboxNotRunningError: it brings none, since the sandbox does not run.
+        """
+        if not sandbox.token or sandbox.runtime is None:
+            self._access.pop(sandbox.id, None)
+            why = f" ({sandbox.close_reason})" if sandbox.close_reason else ""
+            raise SandboxNotRunningError(
+                f"Sandbox {sandbox.id} is {sandbox.status}{why}, so that nothing can run in it. "
+                "It was stopped or reached its timeout_minutes",
+                status_code=409,
+                code="sandbox_not_running",
+            )
+        access = RuntimeAccess(sandbox.runtime.base_url, sandbox.token, sandbox.token_expires_at)
+        self._access[sandbox.id] = access
+        return access
+
+
+def need(sandbox_id: str | None) -> str:
+    """Return the sandbox id that a call of the runtime plane needs."""
+    if not sandbox_id:
+        raise InvalidParameterError("sandbox_id", "it is missing", "Name the sandbox to ask.")
+    return sandbox_id
+
+
+@contextmanager
+def transport_errors(call: Call[Any]) -> Iterator[None]:
+    """Turn what httpx and aiohttp raise where no answer came into our error."""
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL, SSEError, aiohttp.ClientError, OSError) as error:
+        raise _transport_error(call, error) from error
+
+
+def _transport_error(call: Call[Any], error: Exception) -> TransportError:
+    # aiohttp's "the server hung up" reaches us as httpx.ConnectTimeout (httpx-aiohttp 0.2), so
+    # that on its transport only the cause tells whether a connection was ever made.
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ClientError | OSError):
+        unsent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    else:
+        unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    kind = "timed out" if isinstance(error, httpx.TimeoutException | TimeoutError) else "failed"
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        kind = "failed"
+    detail = str(error).strip() or type(error).__name__
+    return TransportError(f"Could not {call.what}: the connection {kind} ({detail})", surely_unsent=unsent)
+
+
+def decoded(call: Call[Answer], response: httpx.Response) -> Answer:
+    """Return a read response as the call's answer."""
+    return decode_answer(call, response.status_code, response.headers, response.content, now=time.time())
+
+
+def stream_error(call: Call[Any], response: httpx.Response) -> ServiceError | None:
+    """Return why an opened answer is no event stream, once it has been read; None if it is one."""
+    if not response.is_success:
+        return decode_error(call, response.status_code, response.headers, response.content, now=time.time())
+    if is_stream(response):
+        return None
+    return StreamBrokenError(
+        f"To {call.what}, the service answered {response.status_code} with "
+        f"{response.headers.get('content-type', 'no content type')} instead of an event stream"
+    )
+
+
+def is_stream(response: httpx.Response) -> bool:
+    """Whether an opened response is the event stream that was asked for."""
+    return response.is_success and "text/event-stream" in response.headers.get("content-type", "")
+
+
+def started(event: Event | None) -> ProcessSummary:
+    """Return what a streaming start's first event says."""
+    if not isinstance(event, Started):
+        raise StreamBrokenError("The stream of a start did not begin with `started`")
+    return event.process
+
+
+@contextmanager
+def before_the_call() -> Iterator[None]:
+    """Mark the errors of getting a token: the call that needs it was not sent yet."""
+    try:
+        yield
+    except ServiceError as error:
+        error.surely_unsent = True
+        raise
+
+
+@contextmanager
+def clear_outcome(call: Call[Any], sandbox_id: str) -> Generator[None]:
+    """Say so where a start may or may not have happened."""
+    try:
+        yield
+    except _ReaderError as error:
+        raise error.error from error.error.__cause__
+    except ServiceError as error:
+        if is_outcome_unknown(call, error):
+            raise OutcomeUnknownError(f"{call.what} in sandbox {sandbox_id}", error) from error
+        raise
+
+
+class _ReaderError(Exception):
+    """Carries what the reader of a started stream raised past `clear_outcome`."""
+
+    def __init__(self, error: ServiceError) -> None:
+        self.error = error
+
+
+@contextmanager
+def unclouded() -> Generator[None]:
+    """Mark the errors of whoever reads a started stream: that start did happen."""
+    try:
+        yield
+    except ServiceError as error:
+        raise _ReaderError(error) from error

@@ -1,0 +1,167 @@
+"""Driving `api.following` with a real client: the one loop in which worker and triggerer wait.
+
+The worker runs it in an event loop of its own, the triggerer in the one that all triggers share,
+so nothing here may block, and a noisy process must let the others have their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from airflow_provider_sbx.api import calls
+from airflow_provider_sbx.api.errors import ServiceError
+from airflow_provider_sbx.api.events import Event
+from airflow_provider_sbx.api.following import Following
+from airflow_provider_sbx.api.steps import (
+    AskSandbox,
+    AskStatus,
+    AskWait,
+    Entry,
+    Finished,
+    OpenStream,
+    Outcome,
+    Pause,
+)
+from airflow_provider_sbx.client import AsyncSandboxClient
+
+Emit = Callable[[Sequence[Entry]], None]
+
+_BATCH = 200
+_TICK_SECONDS = 1.0
+
+
+async def follow(
+    client: AsyncSandboxClient,
+    sandbox_id: str,
+    machine: Following,
+    emit: Emit,
+    *,
+    events: AsyncIterator[Event] | None = None,
+    until: float | None = None,
+) -> Outcome | None:
+    """Wait for a process and hand its output on as it comes.
+
+    :param client: how to reach the service.
+    :param sandbox_id: where the process runs.
+    :param machine: the state of the waiting; it stays usable when `until` comes first.
+    :param emit: takes lines and notices, in order; called from the event loop, so it must be quick.
+    :param events: the stream of a start that was just made, to be read first.
+    :param until: when to give up, in seconds since 1970; None for never.
+    :return: how the process ended, or None where `until` came first.
+    :raises ServiceError: what makes going on pointless, such as a sandbox that was stopped.
+    """
+    ticker = _Ticker(machine, emit)
+    limit = asyncio.timeout(None if until is None else max(0.0, until - time.time()))
+    try:
+        async with limit:
+            if events is not None:
+                await _from_stream(machine, events, emit, ticker)
+            while True:
+                step = machine.step(time.time())
+                if isinstance(step, Finished):
+                    return step.outcome
+                try:
+                    entries = await _take(step, client, sandbox_id, machine, emit, ticker)
+                except ServiceError as error:
+                    entries = machine.failed(error, time.time())
+                await _emit_in_turns(entries, emit)
+    except TimeoutError:
+        if limit.expired():
+            return None
+        raise
+    finally:
+        ticker.stop()
+
+
+async def _take(
+    step: OpenStream | AskWait | AskStatus | AskSandbox | Pause,
+    client: AsyncSandboxClient,
+    sandbox_id: str,
+    machine: Following,
+    emit: Emit,
+    ticker: _Ticker,
+) -> list[Entry]:
+    """Do one step. Nothing is retried here: the machine decides that."""
+    match step:
+        case Pause(seconds):
+            await asyncio.sleep(seconds)
+            return []
+        case OpenStream(from_seq):
+            async with client.stream(sandbox_id, machine.process_id, from_seq=from_seq) as events:
+                await _from_stream(machine, events, emit, ticker)
+            return []
+        case AskWait(seconds):
+            wait = calls.wait(machine.process_id, timeout_seconds=seconds)
+            result = await client.send(wait, sandbox_id, retry=False)
+            return machine.answered(result, time.time())
+        case AskStatus():
+            process = await client.send(calls.get_process(machine.process_id), sandbox_id, retry=False)
+            return machine.answered(process, time.time())
+        case AskSandbox():
+            sandbox = await client.send(calls.get_sandbox(sandbox_id), retry=False)
+            return machine.answered(sandbox, time.time())
+
+
+async def _from_stream(machine: Following, events: AsyncIterator[Event], emit: Emit, ticker: _Ticker) -> None:
+    """Read an open stream for as long as the machine wants to."""
+    await _emit_in_turns(machine.opened(time.time()), emit)
+    taken = 0
+    try:
+        while machine.reads_on:
+            event = await anext(events, None)
+            if event is None:
+                break
+            await _emit_in_turns(machine.event(event, time.time()), emit)
+            ticker.arm()
+            taken += 1
+            if taken % _BATCH == 0:
+                # What is buffered is read without ever waiting: give the others their turn.
+                await asyncio.sleep(0)
+    except ServiceError as error:
+        await _emit_in_turns(machine.failed(error, time.time()), emit)
+    else:
+        await _emit_in_turns(machine.stream_ended(time.time()), emit)
+
+
+async def _emit_in_turns(entries: Sequence[Entry], emit: Emit) -> None:
+    """Hand entries on in batches, with a turn for the others in between; all of them, whatever comes."""
+    if len(entries) <= _BATCH:
+        if entries:
+            emit(entries)
+        return
+    done = 0
+    try:
+        while done < len(entries):
+            batch = entries[done : done + _BATCH]
+            done += len(batch)
+            emit(batch)
+            await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        # The machine counts these as seen: whoever goes on from its state won't see them again.
+        emit(entries[done:])
+        raise
+
+
+class _Ticker:
+    """Shows lines without an end after a quiet moment; costs nothing while there is none."""
+
+    def __init__(self, machine: Following, emit: Emit) -> None:
+        self._machine = machine
+        self._emit = emit
+        self._handle: asyncio.TimerHandle | None = None
+
+    def arm(self) -> None:
+        if self._handle is None and self._machine.has_open_line:
+            self._handle = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _tick(self) -> None:
+        self._handle = None
+        if entries := self._machine.tick(time.time()):
+            self._emit(entries)
+        self.arm()
