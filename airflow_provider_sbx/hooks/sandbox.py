@@ -1,0 +1,364 @@
+"""`SandboxHook` and `SandboxAsyncHook`: from an Airflow connection to a client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_sbx.api import calls
+from airflow_provider_sbx.api.calls import Answer, Call
+from airflow_provider_sbx.api.errors import (
+    AuthenticationError,
+    InvalidParameterError,
+    ServiceError,
+    TransportError,
+)
+from airflow_provider_sbx.api.events import Event
+from airflow_provider_sbx.api.planes import control_url
+from airflow_provider_sbx.api.retrying import NO_RETRIES, RetryPolicy
+from airflow_provider_sbx.client import (
+    DEFAULT_REQUEST_TIMEOUT_SECONDS,
+    AsyncSandboxClient,
+    SandboxClient,
+)
+from airflow_provider_sbx.operations import AsyncSandboxOperations, SandboxOperations
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+DEFAULT_CONNECTION = "sbx_default"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a connection says, checked.
+
+    :param api_key: the service's key; stands in no repr.
+    :param base_url: the control plane's address.
+    :param sandbox_id: the sandbox for tasks that name none.
+    :param request_timeout_seconds: longest wait for an answer, in seconds.
+    :param patience_seconds: how long the service may be out of reach, in seconds.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str
+    sandbox_id: str | None
+    request_timeout_seconds: float
+    patience_seconds: float
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """How failures are repeated."""
+        return RetryPolicy(patience_seconds=self.patience_seconds)
+
+
+def _settings(conn_id: str, connection: Connection | None, extra: dict[str, Any]) -> Settings:
+    """Read a connection, or the environment where there is none.
+
+    :raises InvalidParameterError: it lacks what is needed, or holds what can't be right.
+    """
+    if connection is None:
+        key, host = os.environ.get("HYPERBROWSER_API_KEY"), os.environ.get("HYPERBROWSER_BASE_URL")
+        where = f"connection {conn_id!r}"
+        if not key:
+            raise InvalidParameterError(
+                where,
+                "it does not exist, and HYPERBROWSER_API_KEY is not set either",
+                "Create it (type Sandbox, the API key as its password), or set the variable.",
+            )
+        where = "HYPERBROWSER_BASE_URL"
+    else:
+        where = f"connection {conn_id!r}"
+        key, host = connection.password, _address(connection)
+        if not key:
+            # Falling back to the environment here would hide a half-filled connection.
+            raise InvalidParameterError(
+                where, "it has no password", "Enter the sandbox service's API key as its password."
+            )
+    try:
+        base_url = control_url(host)
+    except InvalidParameterError as error:
+        raise InvalidParameterError(f"{where}, host", error.problem, error.remedy) from None
+    return Settings(
+        api_key=key,
+        base_url=base_url,
+        sandbox_id=_text(extra, "sandbox_id", where),
+        request_timeout_seconds=_seconds(
+            extra, "request_timeout_seconds", DEFAULT_REQUEST_TIMEOUT_SECONDS, where
+        ),
+        patience_seconds=_seconds(extra, "patience_seconds", RetryPolicy().patience_seconds, where),
+    )
+
+
+def _address(connection: Connection) -> str | None:
+    """Return the host field as an address, with the parts that a URI form of the connection splits off."""
+    host = (connection.host or "").strip()
+    if not host:
+        return None
+    scheme = "" if "://" in host or not connection.schema else f"{connection.schema}://"
+    port = f":{connection.port}" if connection.port else ""
+    return f"{scheme}{host}{port}"
+
+
+def _text(extra: dict[str, Any], name: str, where: str) -> str | None:
+    value = extra.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise InvalidParameterError(f"{where}, extra {name}", f"{value!r} is not text", "Give an id.")
+    return value
+
+
+def _seconds(extra: dict[str, Any], name: str, default: float, where: str) -> float:
+    value = extra.get(name)
+    if value is None or value == "":
+        return default
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 < seconds < 1e7:
+        raise InvalidParameterError(
+            f"{where}, extra {name}", f"{value!r} is not above zero", "Give a number of seconds."
+        )
+    return seconds
+
+
+class SandboxHook(BaseHook, SandboxOperations):
+    """The sandbox service, through an Airflow connection of type `sbx`.
+
+    Connection fields:
+
+    - **Host**: the control plane's address; empty for the vendor's own.
+    - **Password**: the API key.
+    - **Extra** `sandbox_id`: the sandbox for tasks that name none.
+    - **Extra** `request_timeout_seconds`: longest wait for an answer, in seconds (default 30).
+    - **Extra** `patience_seconds`: how long the service may be out of reach without a break before
+      a task fails, in seconds (default 600).
+
+    Where the credentials come from:
+
+    1. The connection, if there is one under the id. Without a password it is an error: falling
+       back to the environment would hide a half-filled connection.
+    2. No connection under the *default* id: the environment variables `HYPERBROWSER_API_KEY` and
+       `HYPERBROWSER_BASE_URL`, as the vendor's own clients read them.
+    3. No connection under any *other* id: an error, since somebody named it on purpose.
+
+    It has every operation of `SandboxOperations`: `exec`, `start`, `get_process`,
+    `list_processes`, `wait`, `stream`, `write_stdin`, `signal`, `kill`, `create_sandbox`,
+    `get_sandbox`, `stop_sandbox` and more. Use it as a context manager, or close it.
+
+    :param sbx_conn_id: the connection's id.
+    """
+
+    conn_name_attr = "sbx_conn_id"
+    default_conn_name = DEFAULT_CONNECTION
+    conn_type = "sbx"
+    hook_name = "Sandbox"
+
+    def __init__(self, sbx_conn_id: str = DEFAULT_CONNECTION, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sbx_conn_id = sbx_conn_id
+        self._settings: Settings | None = None
+        self._client: tuple[int, SandboxClient] | None = None
+
+    def __enter__(self) -> SandboxHook:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def settings(self) -> Settings:
+        """What the connection says; read once.
+
+        :raises InvalidParameterError: the connection is half-filled or wrong.
+        :raises AirflowNotFoundException: there is none under an id other than the default.
+        """
+        if self._settings is None:
+            try:
+                connection = self.get_connection(self.sbx_conn_id)
+            except AirflowNotFoundException:
+                _only_default(self.sbx_conn_id)
+                connection = None
+            extra = connection.extra_dejson if connection else {}
+            self._settings = _settings(self.sbx_conn_id, connection, extra)
+        return self._settings
+
+    def get_conn(self) -> SandboxClient:
+        """Return the client, made once a process: a connection must not be shared over a fork."""
+        if self._client is None or self._client[0] != os.getpid():
+            self._client = (os.getpid(), self.new_client())
+        return self._client[1]
+
+    def new_client(self, policy: RetryPolicy | None = None) -> SandboxClient:
+        """Return a client of one's own, to be closed by whoever asked.
+
+        :param policy: how failures are repeated; the connection's if None.
+        """
+        settings = self.settings
+        return SandboxClient(
+            settings.api_key,
+            settings.base_url,
+            request_timeout_seconds=settings.request_timeout_seconds,
+            policy=policy or settings.policy,
+        )
+
+    def close(self) -> None:
+        """Close the client's connections, if any were made in this process."""
+        if self._client is not None and self._client[0] == os.getpid():
+            self._client[1].close()
+        self._client = None
+
+    def send(self, call: Call[Answer], sandbox_id: str | None = None, *, retry: bool = True) -> Answer:
+        """Send a call and return its answer; see `SandboxOperations.send`."""
+        return self.get_conn().send(call, sandbox_id, retry=retry)
+
+    def stream(
+        self, sandbox_id: str, process_id: str, *, from_seq: int = 1
+    ) -> AbstractContextManager[Iterator[Event]]:
+        """Follow a process's events; see `SandboxOperations.stream`."""
+        return self.get_conn().stream(sandbox_id, process_id, from_seq=from_seq)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the service for one sandbox and say what came of it, for the connection form."""
+        try:
+            settings = self.settings
+            with self.new_client(NO_RETRIES) as client:
+                client.send(calls.list_sandboxes(limit=1))
+        except AirflowNotFoundException as error:
+            return False, str(error)
+        except InvalidParameterError as error:
+            return False, str(error)
+        except AuthenticationError as error:
+            return False, f"{_host(settings)} refused the API key. {error}"
+        except TransportError as error:
+            return False, f"{_host(settings)} can't be reached. {error}"
+        except ServiceError as error:
+            return False, f"{_host(settings)} does not answer as the sandbox service does. {error}"
+        return True, f"{_host(settings)} accepted the API key"
+
+
+class SandboxAsyncHook(AsyncSandboxOperations):
+    """The twin of `SandboxHook` for an event loop, with the same connection and operations.
+
+    All hooks of one event loop and connection share one client: one pool, one TLS context, one
+    token a sandbox. Use it as an async context manager; the last to leave closes the client.
+
+    :param sbx_conn_id: the connection's id.
+    """
+
+    def __init__(self, sbx_conn_id: str = DEFAULT_CONNECTION) -> None:
+        self.sbx_conn_id = sbx_conn_id
+        self._leave: AbstractAsyncContextManager[AsyncSandboxClient] | None = None
+        self._client: AsyncSandboxClient | None = None
+
+    async def __aenter__(self) -> SandboxAsyncHook:
+        self._leave = shared_client(self.sbx_conn_id, self.read_settings)
+        self._client = await self._leave.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        if self._leave is not None:
+            self._client = None
+            await self._leave.__aexit__(*exc)
+
+    async def read_settings(self) -> Settings:
+        """Read the connection; raises as `SandboxHook.settings` does."""
+        try:
+            connection = await get_async_connection(self.sbx_conn_id)
+        except AirflowNotFoundException:
+            _only_default(self.sbx_conn_id)
+            return _settings(self.sbx_conn_id, None, {})
+        extra = await get_async_extra_dejson(connection)
+        return _settings(self.sbx_conn_id, connection, extra)
+
+    @property
+    def client(self) -> AsyncSandboxClient:
+        """The shared client, inside the context."""
+        if self._client is None:
+            raise RuntimeError("Enter SandboxAsyncHook first: async with SandboxAsyncHook(...) as hook")
+        return self._client
+
+    async def send(self, call: Call[Answer], sandbox_id: str | None = None, *, retry: bool = True) -> Answer:
+        """Send a call and return its answer; see `SandboxOperations.send`."""
+        return await self.client.send(call, sandbox_id, retry=retry)
+
+    def stream(
+        self, sandbox_id: str, process_id: str, *, from_seq: int = 1
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """Follow a process's events; see `SandboxOperations.stream`."""
+        return self.client.stream(sandbox_id, process_id, from_seq=from_seq)
+
+
+def _only_default(conn_id: str) -> None:
+    """Let a missing default connection pass, and no other: that one was named on purpose."""
+    if conn_id != DEFAULT_CONNECTION:
+        raise AirflowNotFoundException(
+            f"sbx_conn_id: there is no connection {conn_id!r}. Create it (type Sandbox, the API key as its "
+            f"password), or leave sbx_conn_id out to use {DEFAULT_CONNECTION!r}."
+        )
+
+
+def _host(settings: Settings) -> str:
+    return settings.base_url.removesuffix("/api")
+
+
+# --- one client an event loop and connection ---------------------------------------------------
+
+
+@dataclass
+class _Shared:
+    """A client in use by several."""
+
+    making: asyncio.Lock
+    client: AsyncSandboxClient | None = None
+    users: int = 0
+
+
+# By loop, so that a loop that ended takes its clients with it.
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Shared]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+@asynccontextmanager
+async def shared_client(
+    conn_id: str, read_settings: Callable[[], Awaitable[Settings]]
+) -> AsyncIterator[AsyncSandboxClient]:
+    """Give the one client of this event loop and connection; the last to leave closes it.
+
+    The first makes it while the others wait: a thousand triggers that start together read the
+    connection once. A connection that was edited is read again once nobody uses the client.
+
+    :param conn_id: the connection's id.
+    :param read_settings: reads it, without blocking.
+    """
+    clients = _shared.setdefault(asyncio.get_running_loop(), {})
+    shared = clients.setdefault(conn_id, _Shared(asyncio.Lock()))
+    shared.users += 1
+    try:
+        async with shared.making:
+            if shared.client is None:
+                settings = await read_settings()
+                shared.client = await AsyncSandboxClient.make(
+                    settings.api_key,
+                    settings.base_url,
+                    request_timeout_seconds=settings.request_timeout_seconds,
+                    policy=settings.policy,
+                )
+        yield shared.client
+    finally:
+        shared.users -= 1
+        if shared.users == 0:
+            del clients[conn_id]
+            if shared.client is not None:
+                await shared.client.close()

@@ -1,0 +1,106 @@
+"""One try of a task, and what is known of the try before it.
+
+Every start carries a key in its command (`api.conversations.marked`), so that its process can be
+found again when the answer to the start, or the worker, was lost. On Airflow 3.3 the ids also go
+to the task's state store, which outlives the try; what is stored says which try it belongs to,
+since the store outlives a clear as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_sbx.api.conversations import process_key
+from airflow_provider_sbx.compat import task_state_store
+
+_STORE_KEY = "sbx_process"
+
+
+class Record(BaseModel):
+    """What a try leaves for the next.
+
+    :param try_number: the try that this belongs to.
+    :param sandbox_id: where its process runs.
+    :param process_id: its process; None while only the sandbox is known.
+    :param owns_sandbox: the sandbox was made for this task.
+    :param finished: the try came to its end, so that its process is nobody else's result.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    try_number: int
+    sandbox_id: str
+    process_id: str | None = None
+    owns_sandbox: bool = False
+    finished: bool = False
+
+
+class Attempt:
+    """One try of a task: its name, its key, and word to the next.
+
+    :param context: the task's context.
+    """
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        ti = context["ti"]
+        self._store = task_state_store(context)
+        self._identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+        # The run's start tells apart two installations, or two runs of one name, in one sandbox.
+        self._run_started = getattr(context.get("dag_run"), "start_date", None)
+        self.try_number: int = ti.try_number
+        mapped = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+        self.label = f"{ti.dag_id}/{ti.task_id}{mapped} run {ti.run_id} try {ti.try_number}"
+
+    @property
+    def key(self) -> str:
+        """The key of this try's process."""
+        return self._key(self.try_number)
+
+    @property
+    def previous_key(self) -> str | None:
+        """The key of the process of the try before this; None in the first."""
+        return self._key(self.try_number - 1) if self.try_number > 1 else None
+
+    def _key(self, try_number: int) -> str:
+        return process_key(*self._identity, self._run_started, try_number)
+
+    def remember(
+        self,
+        sandbox_id: str,
+        process_id: str | None = None,
+        *,
+        owns_sandbox: bool = False,
+        finished: bool = False,
+    ) -> None:
+        """Leave word for the next try, where there is a store to leave it in."""
+        if self._store is not None:
+            record = Record(
+                try_number=self.try_number,
+                sandbox_id=sandbox_id,
+                process_id=process_id,
+                owns_sandbox=owns_sandbox,
+                finished=finished,
+            )
+            self._store.set(_STORE_KEY, record.model_dump(mode="json"))
+
+    def left_over(self) -> Record | None:
+        """Return what the try before this left unfinished, such as when its worker was lost.
+
+        None where it finished, left nothing, or can't be known (no state store before 3.3: then
+        `previous_key` finds what still runs).
+        """
+        if self._store is None or self.try_number == 1:
+            return None
+        try:
+            record = Record.model_validate(self._store.get(_STORE_KEY))
+        except ValidationError:
+            return None
+        return record if record.try_number == self.try_number - 1 and not record.finished else None
+
+    @property
+    def has_store(self) -> bool:
+        """Whether tries can leave word for each other."""
+        return self._store is not None

@@ -1,0 +1,49 @@
+"""What a task's author wrote, checked: at parse time as far as it is known then, and once rendered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import Any
+
+SCRIPT_SUFFIXES = (".sh", ".bash", ".py")
+
+
+def is_script_file(command: object) -> bool:
+    """Whether a command is the name of a script file rather than a command.
+
+    One word with a script's suffix is; `python main.py` is a command that ends in a file's name.
+    """
+    return isinstance(command, str) and command.endswith(SCRIPT_SUFFIXES) and len(command.split()) == 1
+
+
+def is_python_file(command: object) -> bool:
+    """Whether a command is the name of a Python script."""
+    return is_script_file(command) and PurePosixPath(str(command)).suffix == ".py"
+
+
+def python_script(source: str) -> str:
+    """Return a shell command that runs a Python script with its standard input left free."""
+    end = "SBX_" + hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()[:16]
+    body = source if source.endswith("\n") else source + "\n"
+    # By way of descriptor 3: `python3 -` would read the script from the command's own input.
+    return f"exec python3 /dev/fd/3 3<<'{end}'\n{body}{end}\n"
+
+
+def is_known(value: object) -> bool:
+    """Whether a value stands already at parse time: no template and no result of another task."""
+    if isinstance(value, str):
+        return not any(mark in value for mark in ("{{", "{%", "{#"))
+    if isinstance(value, Mapping):
+        return all(is_known(k) and is_known(v) for k, v in value.items())
+    if isinstance(value, list | tuple | set):
+        return all(map(is_known, value))
+    return value is None or isinstance(value, bytes | int | float | timedelta)
+
+
+def check_if_known(value: object, check: Callable[[Any], object]) -> None:
+    """Run a check now, if the value is known now."""
+    if is_known(value):
+        check(value)

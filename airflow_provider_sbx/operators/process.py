@@ -1,0 +1,299 @@
+"""`SandboxExecOperator` and `SandboxProcessOperator`: tasks that run a process in a sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import context_to_airflow_vars
+
+from airflow_provider_sbx.api.errors import InvalidParameterError
+from airflow_provider_sbx.api.following import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
+from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
+from airflow_provider_sbx.api.steps import WaitStrategy
+from airflow_provider_sbx.api.validation import (
+    check_choice,
+    check_command,
+    check_count,
+    check_env,
+    check_seconds,
+    check_stdin,
+    check_text,
+    process_parameters,
+    sandbox_spec,
+)
+from airflow_provider_sbx.compat import default_deferrable
+from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION
+from airflow_provider_sbx.operators.command import (
+    SCRIPT_SUFFIXES,
+    check_if_known,
+    is_python_file,
+    is_script_file,
+    python_script,
+)
+from airflow_provider_sbx.operators.task import SandboxTask
+from airflow_provider_sbx.operators.worker import Options
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_MOST_OUTPUT_BYTES = 16 * 1024 * 1024
+
+
+class SandboxExecOperator(SandboxTask):
+    """Run a command in a sandbox and wait for its end.
+
+    Its output stands in the task's log as it comes, each line with the sandbox's own time. An exit
+    code of 0 is a success, one in `skip_on_exit_code` skips the task, and anything else fails it
+    with the end of stderr in the message. The result in XCom is a dict: `sandbox_id`,
+    `process_id`, `status`, `exit_code`, `stdout`, `stderr` (their last `max_output_bytes`),
+    `stdout_truncated`, `stderr_truncated`, `output_lost`, `started_at`, `completed_at`, `error`.
+    `sandbox_id` and `process_id` are also pushed by themselves before the wait.
+
+    The command's standard input is closed. When the task is killed, the process gets TERM, and
+    KILL after `kill_grace`.
+
+    :param command: what a shell in the sandbox runs, or the name of a script file beside the DAG
+        (`.sh`, `.bash`; `.py` is run by the sandbox's `python3`). (templated)
+    :param sandbox_id: the sandbox to run it in; the connection's if neither this nor `sandbox` is
+        given. (templated)
+    :param sandbox: a spec of a sandbox to be made for this task and stopped at its end, whatever the
+        end; see `SandboxSpec`, such as `{"image_name": "python"}`. (templated)
+    :param cwd: working directory in the sandbox. (templated)
+    :param env: environment variables, name to text or number. (templated)
+    :param append_airflow_env: also give it Airflow's context variables (`AIRFLOW_CTX_DAG_ID`...).
+    :param run_as: user in the sandbox, such as `root`; the service's default is `ubuntu`. (templated)
+    :param timeout: longest run of the process, as a timedelta or in seconds; what is left of
+        `execution_timeout` if that is less or this is missing. (templated)
+    :param skip_on_exit_code: exit code or codes that skip the task; None for none.
+    :param deferrable: wait in the triggerer, with no worker slot held; by default what
+        `[operators] default_deferrable` says.
+    :param defer_after: wait in the worker for so long before deferring, in seconds, so that a short
+        command needs no round trip.
+    :param wait_strategy: `stream` shows output as it comes; `wait` (one long request after another)
+        and `poll` (a look every `poll_interval`) show it at the end and hold less.
+    :param log_output: write the output into the task's log; without it, `stream` becomes `wait`.
+    :param poll_interval: pause between two looks of `poll`, in seconds.
+    :param kill_grace: time between TERM and KILL, as a timedelta or in seconds; 0 for KILL at once.
+        A worker that is being ended itself waits 2 s at the most: Airflow gives it 5.
+    :param output_processor: called with the result; what it returns is pushed instead.
+    :param max_output_bytes: how much of each of stdout and stderr the result keeps, in bytes.
+    :param max_log_bytes: how much output is logged, in bytes; then one line says so, and the process
+        goes on.
+    :param secrets: environment variable to the name of a stored secret, or to
+        `{"name": ..., "version": ...}`; the service puts its value in, and Airflow never sees it.
+        (templated)
+    :param vault: name of a vault of the service, whose entries become environment variables. (templated)
+    :param sbx_conn_id: the connection. (templated)
+    :raises InvalidParameterError: a parameter can't be right; at parse time where it is known then.
+    """
+
+    template_fields: Sequence[str] = (
+        "sbx_conn_id",
+        "command",
+        "sandbox_id",
+        "sandbox",
+        "cwd",
+        "env",
+        "run_as",
+        "timeout",
+        "secrets",
+        "vault",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "command": "bash",
+        "env": "json",
+        "sandbox": "json",
+        "secrets": "json",
+    }
+    template_ext: Sequence[str] = SCRIPT_SUFFIXES
+    ui_color = "#e3f0ec"
+
+    def __init__(
+        self,
+        *,
+        command: str,
+        sandbox_id: str | None = None,
+        sandbox: Mapping[str, Any] | SandboxSpec | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str | int | float] | None = None,
+        append_airflow_env: bool = True,
+        run_as: str | None = None,
+        timeout: timedelta | float | str | None = None,
+        skip_on_exit_code: int | Container[int] | None = 99,
+        deferrable: bool | None = None,
+        defer_after: float = 2.0,
+        wait_strategy: str = WaitStrategy.STREAM.value,
+        log_output: bool = True,
+        poll_interval: float = 5.0,
+        kill_grace: timedelta | float = 10.0,
+        output_processor: Callable[[dict[str, Any]], Any] | None = None,
+        max_output_bytes: int = DEFAULT_OUTPUT_BYTES,
+        max_log_bytes: int = DEFAULT_LOG_BYTES,
+        secrets: Mapping[str, Any] | None = None,
+        vault: str | None = None,
+        sbx_conn_id: str = DEFAULT_CONNECTION,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.command = command
+        self.sandbox_id = sandbox_id
+        self.sandbox = sandbox
+        self.cwd = cwd
+        self.env = env
+        self.append_airflow_env = append_airflow_env
+        self.run_as = run_as
+        self.timeout = timeout
+        self.skip_on_exit_code = skip_on_exit_code
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.defer_after = defer_after
+        self.wait_strategy = wait_strategy
+        self.log_output = log_output
+        self.poll_interval = poll_interval
+        self.kill_grace = kill_grace
+        self.output_processor = output_processor
+        self.max_output_bytes = max_output_bytes
+        self.max_log_bytes = max_log_bytes
+        self.secrets = secrets
+        self.vault = vault
+        self.sbx_conn_id = sbx_conn_id
+        self._is_python_file = is_python_file(command)
+        if not is_script_file(command):
+            # Else Airflow takes `python main.py` for the name of a template file.
+            self.template_ext = ()
+        self._check_early()
+
+    def prepare_template(self) -> None:
+        """Take no field for a file's name any more, once the script's text stands in the command."""
+        if not is_script_file(self.command):
+            self.template_ext = ()
+
+    # --- checks ------------------------------------------------------------------------------
+
+    def _check_early(self) -> None:
+        """Check what is known at parse time; what isn't is checked when it has been rendered."""
+        check_if_known(self.command, check_command)
+        check_if_known(self.env, check_env)
+        check_if_known(self.timeout, lambda value: check_seconds("timeout", value))
+        check_if_known(self.cwd, lambda value: check_text("cwd", value, what="a directory"))
+        check_if_known(self.run_as, lambda value: check_text("run_as", value, what="a user"))
+        check_if_known(self.sandbox_id, lambda value: check_text("sandbox_id", value, what="an id"))
+        if self.sandbox is not None:
+            check_if_known(self.sandbox, sandbox_spec)
+        if self.secrets is not None:
+            check_if_known(self.secrets, lambda value: process_parameters("true", {"secrets": value}))
+        self._check_one_sandbox()
+        check_choice("wait_strategy", self.wait_strategy, tuple(WaitStrategy))
+        check_seconds("poll_interval", self.poll_interval)
+        if self.kill_grace != 0:
+            check_seconds("kill_grace", self.kill_grace)
+        if self.defer_after != 0:
+            check_seconds("defer_after", self.defer_after)
+        check_count("max_log_bytes", self.max_log_bytes, least=1)
+        if check_count("max_output_bytes", self.max_output_bytes) > _MOST_OUTPUT_BYTES:
+            raise InvalidParameterError(
+                "max_output_bytes",
+                f"{self.max_output_bytes} bytes are more than a result in XCom should hold",
+                f"Keep it to {_MOST_OUTPUT_BYTES}, and let the command write large output to a store.",
+            )
+
+    def _check_one_sandbox(self) -> None:
+        if self.sandbox_id is not None and self.sandbox is not None:
+            raise InvalidParameterError(
+                "sandbox_id, sandbox",
+                "both are given",
+                "Give sandbox_id for a sandbox that exists, or sandbox for one made for the task.",
+            )
+
+    def _parameters(self, context: Context, time_left: float | None) -> ProcessParameters:
+        """Return what to run, from the rendered fields.
+
+        :param time_left: what is left of `execution_timeout`, in seconds.
+        """
+        command = check_command(self.command)
+        if self._is_python_file:
+            command = python_script(command)
+        env = check_env(self.env) or {}
+        if self.append_airflow_env:
+            env = context_to_airflow_vars(context, in_env_var_format=True) | env
+        limits = [s for s in (check_seconds("timeout", self.timeout), time_left) if s is not None]
+        options = {
+            "cwd": check_text("cwd", self.cwd, what="a directory"),
+            "env": env or None,
+            "run_as": check_text("run_as", self.run_as, what="a user"),
+            "timeout_ms": max(1, round(min(limits) * 1000)) if limits else None,
+            "secrets": self.secrets or None,
+            "vault": check_text("vault", self.vault, what="a vault"),
+        }
+        return process_parameters(command, options)
+
+    def _options(self, *, deferrable: bool) -> Options:
+        strategy = self.wait_strategy
+        if not self.log_output and strategy == WaitStrategy.STREAM:
+            strategy = WaitStrategy.WAIT.value
+        return Options(
+            wait_strategy=strategy,
+            poll_interval=check_seconds("poll_interval", self.poll_interval) or 5.0,
+            output_bytes=self.max_output_bytes,
+            log_bytes=self.max_log_bytes if self.log_output else 0,
+            kill_grace=self._grace,
+            stdin=self._stdin(),
+            wait_for_completion=self._waits(),
+            defer_after=self.defer_after if deferrable and self._waits() else None,
+        )
+
+    @property
+    def _grace(self) -> float:
+        return check_seconds("kill_grace", self.kill_grace) or 0.0 if self.kill_grace != 0 else 0.0
+
+    def _stdin(self) -> str | bytes | None:
+        return None
+
+    def _waits(self) -> bool:
+        return True
+
+
+class SandboxProcessOperator(SandboxExecOperator):
+    """Start a process in a sandbox, give it input, and wait for it in the triggerer.
+
+    Like `SandboxExecOperator`, of which it has all parameters, and deferrable by default: a long
+    process holds no worker slot. Its output stands in the log while the task is deferred.
+
+    :param stdin: text or bytes for the process's standard input, which is closed after it. (templated)
+    :param wait_for_completion: False starts the process and ends the task at once; the result is
+        `sandbox_id` and `process_id`. Its standard input then stays open unless `stdin` is given,
+        and the sandbox must outlive the task, so that `sandbox` can't be given.
+    :param deferrable: wait in the triggerer (default), or in the worker.
+    """
+
+    template_fields: Sequence[str] = (*SandboxExecOperator.template_fields, "stdin")
+
+    def __init__(
+        self,
+        *,
+        command: str,
+        stdin: str | bytes | None = None,
+        wait_for_completion: bool = True,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.stdin = stdin
+        self.wait_for_completion = wait_for_completion
+        super().__init__(command=command, deferrable=deferrable, **kwargs)
+
+    def _check_early(self) -> None:
+        super()._check_early()
+        check_if_known(self.stdin, check_stdin)
+        if not self.wait_for_completion and self.sandbox is not None:
+            raise InvalidParameterError(
+                "wait_for_completion, sandbox",
+                "a sandbox made for the task is stopped at the task's end, and the process with it",
+                "Give sandbox_id, or wait for the process.",
+            )
+
+    def _stdin(self) -> str | bytes | None:
+        return check_stdin(self.stdin)
+
+    def _waits(self) -> bool:
+        return self.wait_for_completion

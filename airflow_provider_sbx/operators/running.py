@@ -1,0 +1,250 @@
+"""Running a process from a worker: start it or find it again, tell who it is, follow it.
+
+All in one event loop of the task's own, with the client and the machine that the triggerer uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_sbx.api import calls
+from airflow_provider_sbx.api.conversations import find_process, marked, terminate
+from airflow_provider_sbx.api.errors import (
+    OutcomeUnknownError,
+    ProcessExitedError,
+    ProcessTimedOutError,
+    ServiceError,
+)
+from airflow_provider_sbx.api.events import Event
+from airflow_provider_sbx.api.following import Following
+from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary
+from airflow_provider_sbx.api.retrying import is_outcome_unknown, may_repeat
+from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
+from airflow_provider_sbx.client import AsyncSandboxClient
+from airflow_provider_sbx.follow import Emit, follow
+
+_LOOKUPS = 4
+_STARTS = 3
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A process to wait for.
+
+    :param process: what the service says of it.
+    :param events: the stream of its start, where it has one.
+    :param attached: it was started by an earlier try, or by a start whose answer was lost.
+    """
+
+    process: ProcessSummary
+    events: AsyncIterator[Event] | None = None
+    attached: bool = False
+
+
+@asynccontextmanager
+async def begin(
+    client: AsyncSandboxClient,
+    sandbox_id: str,
+    params: ProcessParameters,
+    *,
+    key: str,
+    label: str,
+    streaming: bool,
+    notice: Callable[[str], None],
+) -> AsyncIterator[Begun]:
+    """Start a process under its key: once, also where the answer to the start is lost.
+
+    :param client: how to reach the service.
+    :param sandbox_id: where.
+    :param params: what, without the key.
+    :param key: the key of this try; see `api.conversations.marked`.
+    :param label: for people who list the sandbox's processes.
+    :param streaming: ask for the events from the first on.
+    :param notice: says in the log what was unusual.
+    :raises OutcomeUnknownError: it is not known whether it was started, and it must not be again.
+    :raises ServiceError: it was not started.
+    """
+    marked_params = params.model_copy(update={"command": marked(params.command, key, label)})
+    for start in range(1, _STARTS + 1):
+        try:
+            async with _started(client, sandbox_id, marked_params, streaming=streaming) as begun:
+                yield begun
+                return
+        except OutcomeUnknownError as error:
+            notice(f"{error} Looking for it by its key.")
+            process = await _look_for(client, sandbox_id, key)
+            if process is not None:
+                yield Begun(process, attached=True)
+                return
+            if params.uses_secrets or start == _STARTS:
+                raise
+            notice("It is not there: starting it again.")
+
+
+@asynccontextmanager
+async def _started(
+    client: AsyncSandboxClient, sandbox_id: str, params: ProcessParameters, *, streaming: bool
+) -> AsyncIterator[Begun]:
+    if streaming and not params.uses_secrets:
+        async with _patiently_streaming(client, sandbox_id, params) as begun:
+            yield begun
+        return
+    call = (
+        calls.start_process_with_secrets(sandbox_id, params)
+        if params.uses_secrets
+        else calls.start_process(params)
+    )
+    try:
+        answer = await client.send(call, sandbox_id)
+    except ServiceError as error:
+        if is_outcome_unknown(call, error):
+            raise OutcomeUnknownError(f"{call.what} in sandbox {sandbox_id}", error) from error
+        raise
+    yield Begun(answer.process)
+
+
+@asynccontextmanager
+async def _patiently_streaming(
+    client: AsyncSandboxClient, sandbox_id: str, params: ProcessParameters
+) -> AsyncIterator[Begun]:
+    """Start and stream; wait out refusals that say that nothing was started."""
+    call, began, failures = calls.start_process(params), time.monotonic(), 0
+    while True:
+        reached = False
+        try:
+            async with client.start_streaming(sandbox_id, params) as started:
+                reached = True
+                yield Begun(started.process, started.events)
+                return
+        except ServiceError as error:
+            failures += 1
+            waited = time.monotonic() - began
+            if reached or not may_repeat(call, error) or waited >= client.policy.patience_seconds:
+                raise
+            pause = client.policy.delay_seconds(failures, error, 0.5)
+        await asyncio.sleep(pause)
+
+
+async def _look_for(client: AsyncSandboxClient, sandbox_id: str, key: str) -> ProcessSummary | None:
+    """Look a process up by its key, more than once: a start may still be on its way."""
+    for look in range(_LOOKUPS):
+        process = await client.converse(sandbox_id, find_process(key))
+        if process is not None:
+            return process
+        if look < _LOOKUPS - 1:
+            await asyncio.sleep(0.5 * 2**look)
+    return None
+
+
+async def feed_and_follow(
+    client: AsyncSandboxClient,
+    sandbox_id: str,
+    begun: Begun,
+    machine: Following,
+    emit: Emit,
+    *,
+    stdin: str | bytes | None,
+    close_stdin: bool,
+    until: float | None,
+) -> Outcome | None:
+    """Write a process's input and follow its output, both at once.
+
+    At once, since a process that fills its output before it has read its input would wait for us,
+    and we for it.
+
+    :param stdin: what to write; None for nothing.
+    :param close_stdin: close it afterwards, so that a command that reads on finds the end.
+    :param until: when to leave it to others, in seconds since 1970; not before all is written.
+    :return: how it ended, or None where `until` came first.
+    :raises ServiceError: going on is pointless.
+    """
+    if begun.attached or (stdin is None and not close_stdin):
+        # Whoever started it has written its input.
+        return await follow(client, sandbox_id, machine, emit, events=begun.events, until=until)
+    writing = asyncio.create_task(_write(client, sandbox_id, begun.process.id, stdin, eof=close_stdin))
+    following = asyncio.create_task(
+        follow(client, sandbox_id, machine, emit, events=begun.events, until=until)
+    )
+    try:
+        await asyncio.wait((writing, following), return_when=asyncio.FIRST_EXCEPTION)
+        if writing.done() and writing.exception() is not None and not following.done():
+            # It would wait for its input for ever.
+            following.cancel()
+            await client.converse(sandbox_id, terminate(begun.process.id, grace_seconds=0))
+            await writing
+        outcome = await following
+        if outcome is None:
+            await writing
+        return outcome
+    finally:
+        for task in (writing, following):
+            task.cancel()
+            with suppress(asyncio.CancelledError, ServiceError, OutcomeUnknownError):
+                await task
+
+
+async def _write(
+    client: AsyncSandboxClient, sandbox_id: str, process_id: str, data: str | bytes | None, *, eof: bool
+) -> None:
+    call = calls.write_stdin(process_id, data, eof=eof)
+    with suppress(ProcessExitedError):  # it ended without reading all of its input, as `head` does
+        try:
+            await client.send(call, sandbox_id)
+        except ServiceError as error:
+            if is_outcome_unknown(call, error):
+                raise OutcomeUnknownError(call.what, error) from error
+            raise
+
+
+async def end_overdue(
+    client: AsyncSandboxClient, sandbox_id: str, process_id: str, *, grace_seconds: float
+) -> ProcessTimedOutError:
+    """End a process whose time is up and return the error to raise."""
+    ending = await client.converse(sandbox_id, terminate(process_id, grace_seconds=grace_seconds))
+    return ProcessTimedOutError(
+        f"Process {process_id} in sandbox {sandbox_id} used up its time, and its sandbox did not end it: "
+        f"{ending.how}."
+    )
+
+
+async def pick_up(
+    client: AsyncSandboxClient, sandbox_id: str, process_id: str | None, key: str | None
+) -> ProcessSummary | None:
+    """Return what an earlier try left running or ended unseen, by id or else by key.
+
+    A process that was killed or timed out is not this try's result: whoever cleared the task had
+    it killed, and its time was the earlier try's.
+    """
+    process = None
+    if process_id is not None:
+        process = await client.send(calls.get_process(process_id), sandbox_id)
+    elif key is not None:
+        process = await client.converse(sandbox_id, find_process(key))
+    if process is None or process.status in (ProcessStatus.KILLED, ProcessStatus.TIMED_OUT):
+        return None
+    return process
+
+
+def new_machine(
+    process_id: str,
+    client: AsyncSandboxClient,
+    *,
+    wait_strategy: str,
+    poll_interval: float,
+    output_bytes: int,
+    log_bytes: int,
+) -> Following:
+    """Return the state of a wait that begins."""
+    options: dict[str, Any] = {
+        "strategy": WaitStrategy(wait_strategy),
+        "policy": client.policy,
+        "poll_seconds": poll_interval,
+        "output_bytes": output_bytes,
+        "log_bytes": log_bytes,
+    }
+    return Following(process_id, **options)

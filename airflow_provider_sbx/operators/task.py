@@ -1,0 +1,297 @@
+"""What every task with a process does: run it, hand it to the triggerer, take its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Container, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
+
+from airflow_provider_sbx.api.conversations import terminate
+from airflow_provider_sbx.api.errors import (
+    AuthenticationError,
+    InvalidParameterError,
+    NotFoundError,
+    ProcessTimedOutError,
+    SandboxError,
+    SandboxNotRunningError,
+    ServiceError,
+)
+from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, SandboxSpec
+from airflow_provider_sbx.api.output import bounded_tail
+from airflow_provider_sbx.api.steps import Outcome
+from airflow_provider_sbx.api.validation import check_text, sandbox_spec
+from airflow_provider_sbx.compat import TaskDeferralError, TaskDeferralTimeout
+from airflow_provider_sbx.hooks.sandbox import SandboxHook
+from airflow_provider_sbx.operators.attempt import Attempt
+from airflow_provider_sbx.operators.ending import as_task_failure, raise_unless_success, result_of
+from airflow_provider_sbx.operators.worker import (
+    WORKER_GRACE_SECONDS,
+    Ended,
+    HandOver,
+    Options,
+    Started,
+    WorkerRun,
+)
+from airflow_provider_sbx.triggers.event import ProcessEvent
+from airflow_provider_sbx.triggers.process import SandboxProcessTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_OVERDUE_SECONDS = 15.0
+"""How much later than the process's own timeout the task ends it, in seconds, should the service not."""
+
+_DEFERRAL_SPARE_SECONDS = 120.0
+
+
+class SandboxTask(BaseOperator):
+    """The life of a task with a process. Operators add the parameters and their checks."""
+
+    sandbox_id: str | None
+    sandbox: Mapping[str, Any] | SandboxSpec | None
+    deferrable: bool
+    skip_on_exit_code: int | Container[int] | None
+    output_processor: Callable[[dict[str, Any]], Any] | None
+    max_output_bytes: int
+    sbx_conn_id: str
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._run: WorkerRun | None = None
+        self._kill_seconds = WORKER_GRACE_SECONDS
+
+    @abstractmethod
+    def _check_one_sandbox(self) -> None:
+        """Check that it is clear where to run."""
+
+    @abstractmethod
+    def _parameters(self, context: Context, time_left: float | None) -> ProcessParameters:
+        """Return what to run, from the rendered fields.
+
+        :param time_left: what is left of `execution_timeout`, in seconds.
+        """
+
+    @abstractmethod
+    def _options(self, *, deferrable: bool) -> Options:
+        """Return how to wait."""
+
+    @property
+    @abstractmethod
+    def _grace(self) -> float:
+        """Time between TERM and KILL, in seconds."""
+
+    def execute(self, context: Context) -> Any:
+        """Run the process; see the class for how it ends."""
+        return self._execute(context, deferrable=self.deferrable)
+
+    def _execute(self, context: Context, *, deferrable: bool) -> Any:
+        attempt = Attempt(context)
+        deadline = None
+        time_left = None
+        if self.execution_timeout is not None:
+            # Anchored on the start of the try: neither a deferral nor a resumption prolongs it.
+            deadline = context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds()
+            time_left = max(1.0, deadline - time.time())
+        try:
+            self._check_one_sandbox()
+            params = self._parameters(context, time_left)
+            spec = sandbox_spec(self.sandbox) if self.sandbox is not None else None
+            sandbox_id = check_text("sandbox_id", self.sandbox_id, what="an id")
+            options = self._options(deferrable=deferrable)
+            if deadline is None and params.timeout_ms is not None:
+                deadline = time.time() + params.timeout_ms / 1000 + _OVERDUE_SECONDS
+            with SandboxHook(self.sbx_conn_id) as hook:
+                self._run = WorkerRun(
+                    hook,
+                    attempt,
+                    params,
+                    options,
+                    deadline=deadline,
+                    log=self.log,
+                    tell=self._teller(context),
+                )
+                end = asyncio.run(self._run.run(sandbox_id, spec))
+        except AirflowTaskTimeout:
+            # Airflow calls on_kill next, and here nobody kills the worker meanwhile.
+            self._kill_seconds = self._grace
+            raise
+        except SandboxError as error:
+            raise as_task_failure(error, replaceable_sandbox=self.sandbox is not None) from error
+        match end:
+            case Ended():
+                return self._finish(attempt, end.sandbox_id, end.process_id, end.outcome)
+            case Started():
+                attempt.remember(end.sandbox_id, end.process_id, finished=True)
+                return {"sandbox_id": end.sandbox_id, "process_id": end.process_id}
+            case HandOver():
+                return self._defer(end, options, deadline)
+
+    def _teller(self, context: Context) -> Callable[[str, str | None], None]:
+        def tell(sandbox_id: str, process_id: str | None) -> None:
+            if self.do_xcom_push:
+                context["ti"].xcom_push(key="sandbox_id", value=sandbox_id)
+                if process_id is not None:
+                    context["ti"].xcom_push(key="process_id", value=process_id)
+
+        return tell
+
+    def _defer(self, end: HandOver, options: Options, deadline: float | None) -> None:
+        now = time.time()
+        trigger = SandboxProcessTrigger(
+            sandbox_id=end.sandbox_id,
+            process_id=end.process_id,
+            sbx_conn_id=self.sbx_conn_id,
+            wait_strategy=options.wait_strategy,
+            poll_interval=options.poll_interval,
+            max_log_bytes=options.log_bytes,
+            state=end.state,
+            deadline=deadline,
+            kill_grace=options.kill_grace,
+            owns_sandbox=end.owns_sandbox,
+            deferred_at=now,
+        )
+        # The trigger's own deadline comes first; Airflow's is for a trigger that never runs.
+        spare = options.kill_grace + _DEFERRAL_SPARE_SECONDS
+        self.log.info("Process %s runs on; the triggerer follows it from here.", end.process_id)
+        self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            kwargs={"owns_sandbox": end.owns_sandbox, "attached": end.attached},
+            timeout=timedelta(seconds=max(1.0, deadline - now) + spare) if deadline is not None else None,
+        )
+
+    def execute_complete(
+        self, context: Context, event: Any = None, *, owns_sandbox: bool = False, attached: bool = False
+    ) -> Any:
+        """Take the end that the trigger saw, and end as `execute` would have.
+
+        :param event: a `ProcessEvent`, as JSON.
+        :param owns_sandbox: the sandbox was made for this task.
+        :param attached: the process was found, not started, by this try.
+        """
+        attempt = Attempt(context)
+        end = ProcessEvent.read(event)
+        with SandboxHook(self.sbx_conn_id) as hook:
+            try:
+                if attached and end.status is ProcessStatus.KILLED:
+                    self.log.info("Process %s was ended with the try before: starting anew.", end.process_id)
+                    return self._execute(context, deferrable=False)
+                if end.failure is not None:
+                    error = _failure(end)
+                    raise as_task_failure(error, replaceable_sandbox=owns_sandbox)
+                if end.status is None or end.deadline_passed:
+                    attempt.remember(end.sandbox_id, end.process_id, finished=True)
+                    raise ProcessTimedOutError(
+                        f"Process {end.process_id} in sandbox {end.sandbox_id} used up its time "
+                        f"(execution_timeout or timeout): {end.error}."
+                    )
+                outcome = self._fetch(hook, end, end.status)
+                return self._finish(attempt, end.sandbox_id, end.process_id, outcome)
+            finally:
+                if owns_sandbox:
+                    self._stop(hook, end.sandbox_id)
+
+    def _fetch(self, hook: SandboxHook, end: ProcessEvent, status: ProcessStatus) -> Outcome:
+        """Return the outcome with the output that the sandbox still holds: one request."""
+        stdout = stderr = ""
+        lost = end.output_lost
+        try:
+            result = hook.wait(end.sandbox_id, end.process_id, timeout_seconds=5.0)
+            stdout, stderr = result.stdout, result.stderr
+        except ServiceError as error:
+            lost = True
+            self.log.warning("The output for the result could not be read; the log has it. %s", error)
+        stdout, stdout_cut = bounded_tail(stdout, self.max_output_bytes)
+        stderr, stderr_cut = bounded_tail(stderr, self.max_output_bytes)
+        return Outcome(
+            status=status,
+            exit_code=end.exit_code,
+            started_at=end.started_at,
+            completed_at=end.completed_at,
+            error=end.error,
+            stdout=stdout,
+            stderr=stderr,
+            stdout_truncated=stdout_cut,
+            stderr_truncated=stderr_cut,
+            output_lost=lost,
+        )
+
+    def _finish(self, attempt: Attempt, sandbox_id: str, process_id: str, outcome: Outcome) -> Any:
+        attempt.remember(sandbox_id, process_id, finished=True)
+        code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
+        self.log.info("Process %s: %s%s.", process_id, outcome.status.value, code)
+        raise_unless_success(
+            sandbox_id, process_id, outcome, skip_on_exit_code=_codes(self.skip_on_exit_code)
+        )
+        result = result_of(sandbox_id, process_id, outcome)
+        return self.output_processor(result) if self.output_processor else result
+
+    def _stop(self, hook: SandboxHook, sandbox_id: str) -> None:
+        try:
+            hook.stop_sandbox(sandbox_id)
+            self.log.info("Stopped sandbox %s.", sandbox_id)
+        except (NotFoundError, SandboxNotRunningError):
+            pass  # gone already
+        except ServiceError as error:
+            self.log.warning(
+                "Sandbox %s could not be stopped; it ends at its timeout_minutes. %s", sandbox_id, error
+            )
+
+    def on_kill(self) -> None:
+        """End the process: TERM, a grace, KILL; and stop the sandbox that was made for the task."""
+        if self._run is not None:
+            self._run.kill(grace_seconds=min(self._grace, self._kill_seconds))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """End the process where the wait broke: Airflow then runs none of the task's own methods."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralError, TaskDeferralTimeout):
+            self._end_abandoned(context)
+            raise
+
+    def _end_abandoned(self, context: Context) -> None:
+        ti = context["ti"]
+        sandbox_id, process_id = (
+            ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+            for key in ("sandbox_id", "process_id")
+        )
+        if not sandbox_id or not process_id:
+            return
+        try:
+            with SandboxHook(self.sbx_conn_id) as hook:
+                ending = hook.get_conn().converse(
+                    sandbox_id, terminate(process_id, grace_seconds=self._grace)
+                )
+                self.log.info("Process %s was to be ended: %s.", process_id, ending.how)
+                if self.sandbox is not None:
+                    self._stop(hook, sandbox_id)
+        except SandboxError as error:
+            self.log.warning("Process %s could not be ended: it may still be running. %s", process_id, error)
+
+
+def _codes(skip_on_exit_code: int | Container[int] | None) -> Container[int]:
+    if skip_on_exit_code is None:
+        return ()
+    return (skip_on_exit_code,) if isinstance(skip_on_exit_code, int) else skip_on_exit_code
+
+
+def _failure(end: ProcessEvent) -> SandboxError:
+    """Return the error that ended the trigger's waiting."""
+    message = end.error or "The wait failed"
+    match end.failure:
+        case "sandbox_not_running":
+            return SandboxNotRunningError(message, status_code=409, code="sandbox_not_running")
+        case "refused":
+            return AuthenticationError(message, status_code=401)
+        case "not_found":
+            return NotFoundError(message, status_code=404)
+        case "invalid":
+            return InvalidParameterError("sbx_conn_id", message, "Mend the connection.")
+        case _:
+            return ServiceError(message, retryable=True)

@@ -1,0 +1,319 @@
+"""What a task does with its sandbox and process while it is on a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+from airflow_provider_sbx.api.conversations import find_process, terminate
+from airflow_provider_sbx.api.errors import (
+    InvalidParameterError,
+    NotFoundError,
+    OutcomeUnknownError,
+    SandboxError,
+    SandboxNotRunningError,
+    ServiceError,
+)
+from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
+from airflow_provider_sbx.api.retrying import RetryPolicy
+from airflow_provider_sbx.api.steps import Outcome
+from airflow_provider_sbx.client import AsyncSandboxClient
+from airflow_provider_sbx.compat import task_logger
+from airflow_provider_sbx.hooks.sandbox import SandboxHook
+from airflow_provider_sbx.operators.attempt import Attempt
+from airflow_provider_sbx.operators.running import (
+    Begun,
+    begin,
+    end_overdue,
+    feed_and_follow,
+    new_machine,
+    pick_up,
+)
+from airflow_provider_sbx.tasklog import emitter
+
+WORKER_GRACE_SECONDS = 2.0
+"""Longest time between TERM and KILL in a worker that is being ended, in seconds.
+
+Airflow's supervisor sends SIGKILL to a task 5 s after SIGTERM (`ActivitySubprocess.kill`), and by
+then the process must be known to have ended.
+"""
+
+_KILL_POLICY = RetryPolicy(patience_seconds=1.0)
+_SPARE_MINUTES = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a process is waited for; see `SandboxProcessOperator` for what each means."""
+
+    wait_strategy: str
+    poll_interval: float
+    output_bytes: int
+    log_bytes: int
+    kill_grace: float
+    stdin: str | bytes | None
+    wait_for_completion: bool
+    defer_after: float | None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The process ended while the worker watched."""
+
+    sandbox_id: str
+    process_id: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Started:
+    """The process runs, and nobody waits for it."""
+
+    sandbox_id: str
+    process_id: str
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """The process runs on, and the triggerer is to follow it from here."""
+
+    sandbox_id: str
+    process_id: str
+    state: dict[str, Any]
+    owns_sandbox: bool
+    attached: bool
+
+
+class WorkerRun:
+    """One try's work on a worker.
+
+    :param hook: the connection.
+    :param attempt: this try.
+    :param params: what to run, checked.
+    :param options: how to wait.
+    :param deadline: when the process's time is up, in seconds since 1970; None for never.
+    :param log: the task's logger.
+    :param tell: called with the sandbox's and the process's id as soon as each is known.
+    """
+
+    def __init__(
+        self,
+        hook: SandboxHook,
+        attempt: Attempt,
+        params: ProcessParameters,
+        options: Options,
+        *,
+        deadline: float | None,
+        log: Any,
+        tell: Callable[[str, str | None], None],
+    ) -> None:
+        self._hook = hook
+        self._attempt = attempt
+        self._params = params
+        self._options = options
+        self._deadline = deadline
+        self._log = log
+        self._tell = tell
+        self._emit = emitter(task_logger(log))
+        self._sandbox_id: str | None = None
+        self._process_id: str | None = None
+        self._owns_sandbox = False
+        self._starting = False
+
+    # --- the run ---------------------------------------------------------------------------
+
+    async def run(self, sandbox_id: str | None, spec: SandboxSpec | None) -> Ended | Started | HandOver:
+        """Run the process in a sandbox that exists, or in one made for it.
+
+        :raises SandboxError: it was not run, or can't be waited for.
+        """
+        settings = self._hook.settings
+        client = await AsyncSandboxClient.make(
+            settings.api_key,
+            settings.base_url,
+            request_timeout_seconds=settings.request_timeout_seconds,
+            policy=settings.policy,
+        )
+        async with client:
+            if spec is not None:
+                await self._own_sandbox(client, spec)
+            else:
+                self._sandbox_id = sandbox_id or settings.sandbox_id
+                if self._sandbox_id is None:
+                    raise InvalidParameterError(
+                        "sandbox_id",
+                        "neither it nor sandbox is given, and the connection names none",
+                        "Give sandbox_id, or a spec as sandbox, or put one into the connection's extra.",
+                    )
+            try:
+                ended = await self._run(client, self._sandbox_id or "")
+            except (AirflowTaskTimeout, asyncio.CancelledError):
+                raise  # Airflow calls on_kill next, which gives the process its grace
+            except (ServiceError, OutcomeUnknownError):
+                # It may be running, and the next try finds it by its key; but not in a sandbox of
+                # its own, which is as good as lost.
+                await self._stop_own_sandbox(client)
+                raise
+            except Exception:
+                await self._end_unwatched(client)
+                raise
+            if not isinstance(ended, HandOver):
+                await self._stop_own_sandbox(client)
+            return ended
+
+    async def _run(self, client: AsyncSandboxClient, sandbox_id: str) -> Ended | Started | HandOver:
+        left = await self._left_over(client, sandbox_id)
+        if left is not None:
+            ended = await self._wait(client, sandbox_id, Begun(left, attached=True))
+            if not (isinstance(ended, Ended) and ended.outcome.status is ProcessStatus.KILLED):
+                return ended
+            self._log.info("Process %s was ended with the try before: starting anew.", left.id)
+        self._starting = True
+        async with begin(
+            client,
+            sandbox_id,
+            self._params,
+            key=self._attempt.key,
+            label=self._attempt.label,
+            streaming=self._options.wait_strategy == "stream" and self._options.wait_for_completion,
+            notice=self._log.warning,
+        ) as begun:
+            return await self._wait(client, sandbox_id, begun)
+
+    async def _wait(
+        self, client: AsyncSandboxClient, sandbox_id: str, begun: Begun
+    ) -> Ended | Started | HandOver:
+        process, options = begun.process, self._options
+        self._process_id = process.id
+        self._attempt.remember(sandbox_id, process.id, owns_sandbox=self._owns_sandbox)
+        self._tell(sandbox_id, process.id)
+        self._log.info(
+            "%s process %s in sandbox %s.", "Found" if begun.attached else "Started", process.id, sandbox_id
+        )
+        machine = new_machine(
+            process.id,
+            client,
+            wait_strategy=options.wait_strategy,
+            poll_interval=options.poll_interval,
+            output_bytes=options.output_bytes,
+            log_bytes=options.log_bytes,
+        )
+        leave_at = self._deadline
+        if not options.wait_for_completion:
+            leave_at = time.time()
+        elif options.defer_after is not None:
+            leave_at = min(time.time() + options.defer_after, self._deadline or math.inf)
+        outcome = await feed_and_follow(
+            client,
+            sandbox_id,
+            begun,
+            machine,
+            self._emit,
+            stdin=options.stdin,
+            close_stdin=options.stdin is not None or options.wait_for_completion,
+            until=leave_at,
+        )
+        if outcome is not None:
+            return Ended(sandbox_id, process.id, outcome)
+        if not options.wait_for_completion:
+            return Started(sandbox_id, process.id)
+        if options.defer_after is not None:
+            return HandOver(sandbox_id, process.id, machine.state(), self._owns_sandbox, begun.attached)
+        raise await end_overdue(client, sandbox_id, process.id, grace_seconds=options.kill_grace)
+
+    # --- sandboxes and earlier tries ---------------------------------------------------------
+
+    async def _own_sandbox(self, client: AsyncSandboxClient, spec: SandboxSpec) -> None:
+        """Make the task's own sandbox, or go on in the one that a lost try made."""
+        left = self._attempt.left_over()
+        if left is not None and left.owns_sandbox:
+            try:
+                if not (await client.get_sandbox(left.sandbox_id)).status.is_terminal:
+                    self._sandbox_id, self._owns_sandbox = left.sandbox_id, True
+                    return
+            except NotFoundError:
+                pass
+        if spec.timeout_minutes is None and self._params.timeout_ms is not None:
+            # So that a sandbox whose record was lost with its worker does not live for long.
+            minutes = math.ceil(self._params.timeout_ms / 60_000) + _SPARE_MINUTES
+            spec = spec.model_copy(update={"timeout_minutes": minutes})
+        sandbox = await client.create_sandbox(spec)
+        self._sandbox_id, self._owns_sandbox = sandbox.id, True
+        self._attempt.remember(sandbox.id, owns_sandbox=True)
+        self._tell(sandbox.id, None)
+        self._log.info("Made sandbox %s for this task. %s", sandbox.id, sandbox.session_url or "")
+
+    async def _left_over(self, client: AsyncSandboxClient, sandbox_id: str) -> ProcessSummary | None:
+        """Return the process that the try before this left, if its worker was lost."""
+        left = self._attempt.left_over()
+        key = self._attempt.previous_key
+        if left is None:
+            if self._attempt.has_store or key is None:
+                return None
+        elif left.sandbox_id != sandbox_id:
+            return None
+        try:
+            process = await pick_up(client, sandbox_id, left.process_id if left else None, key)
+        except NotFoundError:
+            return None
+        if process is None or (left is None and process.status.is_terminal):
+            # Without the store it can't be told whether an ended one was that try's result.
+            return None
+        return process
+
+    async def _stop_own_sandbox(self, client: AsyncSandboxClient) -> None:
+        if not self._owns_sandbox or self._sandbox_id is None:
+            return
+        try:
+            await client.stop_sandbox(self._sandbox_id)
+            self._log.info("Stopped sandbox %s.", self._sandbox_id)
+        except (NotFoundError, SandboxNotRunningError):
+            pass  # gone already
+        except ServiceError as error:
+            self._log.warning(
+                "Sandbox %s could not be stopped; it ends at its timeout_minutes. %s", self._sandbox_id, error
+            )
+
+    async def _end_unwatched(self, client: AsyncSandboxClient) -> None:
+        """End a process that nobody will wait for, since its task broke."""
+        try:
+            if self._process_id is not None and self._sandbox_id is not None:
+                await client.converse(
+                    self._sandbox_id,
+                    terminate(self._process_id, grace_seconds=self._options.kill_grace),
+                )
+        except ServiceError as error:
+            self._log.warning("Process %s could not be ended. %s", self._process_id, error)
+        finally:
+            await self._stop_own_sandbox(client)
+
+    # --- killing -----------------------------------------------------------------------------
+
+    def kill(self, *, grace_seconds: float) -> None:
+        """End the process and the task's own sandbox, whatever `run` is doing.
+
+        It runs in a signal handler, on top of whatever the task was doing: so it has a client of
+        its own, and asks Airflow for nothing.
+        """
+        sandbox_id, process_id = self._sandbox_id, self._process_id
+        if sandbox_id is None:
+            return
+        try:
+            with self._hook.new_client(_KILL_POLICY) as client:
+                if process_id is None and self._starting:
+                    found = client.converse(sandbox_id, find_process(self._attempt.key))
+                    process_id = found.id if found else None
+                if process_id is not None:
+                    ending = client.converse(sandbox_id, terminate(process_id, grace_seconds=grace_seconds))
+                    self._log.info("Ending process %s: %s.", process_id, ending.how)
+                if self._owns_sandbox:
+                    client.stop_sandbox(sandbox_id)
+                    self._log.info("Stopped sandbox %s.", sandbox_id)
+        except SandboxError as error:
+            self._log.warning("Process %s could not be ended: it may still be running. %s", process_id, error)

@@ -1,0 +1,38 @@
+"""A process's output in a task's log: one record a line, with the sandbox's own time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_sbx.api.output import Line
+from airflow_provider_sbx.api.steps import Entry
+from airflow_provider_sbx.follow import Emit
+
+
+def emitter(log: Any) -> Emit:
+    """Return what writes entries to a task's log.
+
+    The lines of stdout stand there as they are; those of the other streams carry the stream's name
+    beside them. Their times are the sandbox's and rise from line to line, also where many share one
+    millisecond: Airflow merges a task's log files by time and drops a record equal to the one before.
+
+    :param log: a structlog logger of the task; see `compat.task_logger`.
+    """
+
+    def emit(entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if not isinstance(entry, Line):
+                (log.warning if entry.warning else log.info)(entry.text)
+            elif entry.stream == "stdout":
+                log.info(entry.text, timestamp=_iso(entry.timestamp_us))
+            else:
+                log.info(entry.text, timestamp=_iso(entry.timestamp_us), stream=entry.stream)
+
+    return emit
+
+
+def _iso(timestamp_us: int) -> str:
+    seconds, microseconds = divmod(timestamp_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds).isoformat()

@@ -1,0 +1,1 @@
+"""Waiting in the triggerer, with no worker slot held."""
