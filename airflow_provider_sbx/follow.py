@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
 from airflow_provider_sbx.api import calls
+from airflow_provider_sbx.api.conversations import terminate
 from airflow_provider_sbx.api.errors import ServiceError
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.following import Following
@@ -30,6 +32,7 @@ Emit = Callable[[Sequence[Entry]], None]
 
 _BATCH = 200
 _TICK_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 5.0
 
 
 async def follow(
@@ -73,6 +76,26 @@ async def follow(
         raise
     finally:
         ticker.stop()
+
+
+async def end_overdue(
+    client: AsyncSandboxClient,
+    sandbox_id: str,
+    machine: Following,
+    emit: Emit,
+    *,
+    grace_seconds: float,
+) -> str:
+    """End a process whose time is up, and hand on what it still writes.
+
+    :param grace_seconds: time between TERM and KILL, in seconds.
+    :return: what came of it, in words.
+    :raises ServiceError: the service could not be asked.
+    """
+    ending = await client.converse(sandbox_id, terminate(machine.process_id, grace_seconds=grace_seconds))
+    with suppress(ServiceError):  # it has ended, which is what matters; its last words are a bonus
+        await follow(client, sandbox_id, machine, emit, until=time.time() + _LAST_WORDS_SECONDS)
+    return ending.how
 
 
 async def _take(

@@ -26,13 +26,14 @@ def emitter(log: Any) -> Emit:
             if not isinstance(entry, Line):
                 (log.warning if entry.warning else log.info)(entry.text)
             elif entry.stream == "stdout":
-                log.info(entry.text, timestamp=_iso(entry.timestamp_us))
+                log.info(entry.text, timestamp=log_time(entry.timestamp_us))
             else:
-                log.info(entry.text, timestamp=_iso(entry.timestamp_us), stream=entry.stream)
+                log.info(entry.text, timestamp=log_time(entry.timestamp_us), stream=entry.stream)
 
     return emit
 
 
-def _iso(timestamp_us: int) -> str:
+def log_time(timestamp_us: int) -> str:
+    """Return a time in microseconds since 1970 as a log record has it."""
     seconds, microseconds = divmod(timestamp_us, 1_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds).isoformat()

@@ -36,6 +36,7 @@ from airflow_provider_sbx.operators.task import SandboxTask
 from airflow_provider_sbx.operators.worker import Options
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
 _MOST_OUTPUT_BYTES = 16 * 1024 * 1024
@@ -168,6 +169,19 @@ class SandboxExecOperator(SandboxTask):
         """Take no field for a file's name any more, once the script's text stands in the command."""
         if not is_script_file(self.command):
             self.template_ext = ()
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        r"""Render a template, keeping its last line end, which Jinja drops: `read` waits for it."""
+        env = jinja_env or self.get_template_env()
+        if isinstance(content, str) and content.endswith("\n") and not env.keep_trailing_newline:
+            content += "\n"
+        return super().render_template(content, context, env, seen_oids)
 
     # --- checks ------------------------------------------------------------------------------
 

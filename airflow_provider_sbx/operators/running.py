@@ -17,7 +17,6 @@ from airflow_provider_sbx.api.conversations import find_process, marked, termina
 from airflow_provider_sbx.api.errors import (
     OutcomeUnknownError,
     ProcessExitedError,
-    ProcessTimedOutError,
     ServiceError,
 )
 from airflow_provider_sbx.api.events import Event
@@ -199,17 +198,6 @@ async def _write(
             if is_outcome_unknown(call, error):
                 raise OutcomeUnknownError(call.what, error) from error
             raise
-
-
-async def end_overdue(
-    client: AsyncSandboxClient, sandbox_id: str, process_id: str, *, grace_seconds: float
-) -> ProcessTimedOutError:
-    """End a process whose time is up and return the error to raise."""
-    ending = await client.converse(sandbox_id, terminate(process_id, grace_seconds=grace_seconds))
-    return ProcessTimedOutError(
-        f"Process {process_id} in sandbox {sandbox_id} used up its time, and its sandbox did not end it: "
-        f"{ending.how}."
-    )
 
 
 async def pick_up(

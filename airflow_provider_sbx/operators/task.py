@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Container, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
 
@@ -34,6 +34,7 @@ from airflow_provider_sbx.operators.worker import (
     Ended,
     HandOver,
     Options,
+    Overdue,
     Started,
     WorkerRun,
 )
@@ -128,6 +129,8 @@ class SandboxTask(BaseOperator):
             case Started():
                 attempt.remember(end.sandbox_id, end.process_id, finished=True)
                 return {"sandbox_id": end.sandbox_id, "process_id": end.process_id}
+            case Overdue():
+                return self._overdue(attempt, end.sandbox_id, end.process_id, end.how)
             case HandOver():
                 return self._defer(end, options, deadline)
 
@@ -140,7 +143,7 @@ class SandboxTask(BaseOperator):
 
         return tell
 
-    def _defer(self, end: HandOver, options: Options, deadline: float | None) -> None:
+    def _defer(self, end: HandOver, options: Options, deadline: float | None) -> NoReturn:
         now = time.time()
         trigger = SandboxProcessTrigger(
             sandbox_id=end.sandbox_id,
@@ -185,16 +188,19 @@ class SandboxTask(BaseOperator):
                     error = _failure(end)
                     raise as_task_failure(error, replaceable_sandbox=owns_sandbox)
                 if end.status is None or end.deadline_passed:
-                    attempt.remember(end.sandbox_id, end.process_id, finished=True)
-                    raise ProcessTimedOutError(
-                        f"Process {end.process_id} in sandbox {end.sandbox_id} used up its time "
-                        f"(execution_timeout or timeout): {end.error}."
-                    )
+                    self._overdue(attempt, end.sandbox_id, end.process_id, end.error or "")
                 outcome = self._fetch(hook, end, end.status)
                 return self._finish(attempt, end.sandbox_id, end.process_id, outcome)
             finally:
                 if owns_sandbox:
                     self._stop(hook, end.sandbox_id)
+
+    def _overdue(self, attempt: Attempt, sandbox_id: str, process_id: str, how: str) -> NoReturn:
+        attempt.remember(sandbox_id, process_id, finished=True)
+        raise ProcessTimedOutError(
+            f"Process {process_id} in sandbox {sandbox_id} used up its time "
+            f"(execution_timeout or timeout): {how}."
+        )
 
     def _fetch(self, hook: SandboxHook, end: ProcessEvent, status: ProcessStatus) -> Outcome:
         """Return the outcome with the output that the sandbox still holds: one request."""

@@ -25,17 +25,17 @@ from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.compat import task_logger
+from airflow_provider_sbx.follow import end_overdue
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.running import (
     Begun,
     begin,
-    end_overdue,
     feed_and_follow,
     new_machine,
     pick_up,
 )
-from airflow_provider_sbx.tasklog import emitter
+from airflow_provider_sbx.tasklog import emitter, log_time
 
 WORKER_GRACE_SECONDS = 2.0
 """Longest time between TERM and KILL in a worker that is being ended, in seconds.
@@ -80,6 +80,15 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Overdue:
+    """The process used up its time and was ended; `how` says in words what came of that."""
+
+    sandbox_id: str
+    process_id: str
+    how: str
+
+
+@dataclass(frozen=True)
 class HandOver:
     """The process runs on, and the triggerer is to follow it from here."""
 
@@ -88,6 +97,9 @@ class HandOver:
     state: dict[str, Any]
     owns_sandbox: bool
     attached: bool
+
+
+End = Ended | Started | Overdue | HandOver
 
 
 class WorkerRun:
@@ -128,7 +140,7 @@ class WorkerRun:
 
     # --- the run ---------------------------------------------------------------------------
 
-    async def run(self, sandbox_id: str | None, spec: SandboxSpec | None) -> Ended | Started | HandOver:
+    async def run(self, sandbox_id: str | None, spec: SandboxSpec | None) -> End:
         """Run the process in a sandbox that exists, or in one made for it.
 
         :raises SandboxError: it was not run, or can't be waited for.
@@ -167,7 +179,7 @@ class WorkerRun:
                 await self._stop_own_sandbox(client)
             return ended
 
-    async def _run(self, client: AsyncSandboxClient, sandbox_id: str) -> Ended | Started | HandOver:
+    async def _run(self, client: AsyncSandboxClient, sandbox_id: str) -> End:
         left = await self._left_over(client, sandbox_id)
         if left is not None:
             ended = await self._wait(client, sandbox_id, Begun(left, attached=True))
@@ -186,16 +198,20 @@ class WorkerRun:
         ) as begun:
             return await self._wait(client, sandbox_id, begun)
 
-    async def _wait(
-        self, client: AsyncSandboxClient, sandbox_id: str, begun: Begun
-    ) -> Ended | Started | HandOver:
+    async def _wait(self, client: AsyncSandboxClient, sandbox_id: str, begun: Begun) -> End:
         process, options = begun.process, self._options
         self._process_id = process.id
         self._attempt.remember(sandbox_id, process.id, owns_sandbox=self._owns_sandbox)
         self._tell(sandbox_id, process.id)
-        self._log.info(
-            "%s process %s in sandbox %s.", "Found" if begun.attached else "Started", process.id, sandbox_id
-        )
+        if begun.attached:
+            self._log.info("Found process %s in sandbox %s: following it.", process.id, sandbox_id)
+        else:
+            # Under the sandbox's own time, so that it stands before the output and not amid it.
+            began = process.started_at if process.started_at is not None else time.time() * 1000
+            task_logger(self._log).info(
+                f"Started process {process.id} in sandbox {sandbox_id}.",
+                timestamp=log_time(int(began * 1000)),
+            )
         machine = new_machine(
             process.id,
             client,
@@ -225,7 +241,9 @@ class WorkerRun:
             return Started(sandbox_id, process.id)
         if options.defer_after is not None:
             return HandOver(sandbox_id, process.id, machine.state(), self._owns_sandbox, begun.attached)
-        raise await end_overdue(client, sandbox_id, process.id, grace_seconds=options.kill_grace)
+        self._log.warning("Process %s has used up its time: ending it.", process.id)
+        how = await end_overdue(client, sandbox_id, machine, self._emit, grace_seconds=options.kill_grace)
+        return Overdue(sandbox_id, process.id, how)
 
     # --- sandboxes and earlier tries ---------------------------------------------------------
 

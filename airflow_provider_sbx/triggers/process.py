@@ -23,7 +23,7 @@ from airflow_provider_sbx.api.following import DEFAULT_LOG_BYTES, Following
 from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.compat import task_logger, task_state, trigger_kill_seconds
-from airflow_provider_sbx.follow import follow
+from airflow_provider_sbx.follow import end_overdue, follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
 from airflow_provider_sbx.tasklog import emitter
 from airflow_provider_sbx.triggers.event import Failure, ProcessEvent
@@ -136,20 +136,19 @@ class SandboxProcessTrigger(BaseTrigger):
             output_bytes=0,
             log_bytes=self.max_log_bytes,
             state=self.state,
+            # Another triggerer that follows on from `state` logs the same lines under the same stamps.
+            # Airflow merges the two files by the millisecond, and drops a record equal to the one
+            # before: only lines that share none stand next to their likes there.
+            step_us=1000,
         )
         emit = emitter(task_logger(self.log))
         outcome = await follow(client, self.sandbox_id, machine, emit, until=self.deadline)
         if outcome is not None:
             return ProcessEvent.of(self.sandbox_id, self.process_id, outcome)
         self.log.warning("Process %s has used up its time: ending it.", self.process_id)
-        ending = await client.converse(
-            self.sandbox_id, terminate(self.process_id, grace_seconds=self.kill_grace)
-        )
+        how = await end_overdue(client, self.sandbox_id, machine, emit, grace_seconds=self.kill_grace)
         return ProcessEvent(
-            sandbox_id=self.sandbox_id,
-            process_id=self.process_id,
-            deadline_passed=True,
-            error=ending.how,
+            sandbox_id=self.sandbox_id, process_id=self.process_id, deadline_passed=True, error=how
         )
 
     async def on_kill(self) -> None:
