@@ -1,0 +1,1 @@
+"""What the developers of the package use: the demo, and a real Airflow for the tests. Not shipped."""

@@ -1,0 +1,102 @@
+"""DAGs for the integration tests, each made twice: waiting in the worker and in the triggerer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG
+
+from airflow_provider_sbx.operators.process import SandboxExecOperator, SandboxProcessOperator
+
+SANDBOX = {"image_name": "python"}
+
+for mode in ("worker", "triggerer"):
+    # Deferred at once: what is tested is the wait in the triggerer.
+    how: dict[str, Any] = {"deferrable": mode == "triggerer", "defer_after": 0, "sandbox": SANDBOX}
+
+    with DAG(f"ends_{mode}"):
+        SandboxProcessOperator(task_id="fails", command="echo out; echo why 1>&2; exit 3", **how)
+        SandboxProcessOperator(task_id="skips", command="exit 99", **how)
+        SandboxProcessOperator(
+            task_id="succeeds",
+            command='printf "%s\\n" "$FOO" "$AIRFLOW_CTX_TASK_ID"; whoami; pwd; cat; echo more 1>&2',
+            env={"FOO": "{{ task.task_id }} {{ params.get('x', 1) }}"},
+            cwd="/tmp",
+            run_as="root",
+            stdin="typed\n",
+            **how,
+        )
+        SandboxProcessOperator(task_id="times_out", command="echo began; sleep 60", timeout=1.5, **how)
+        SandboxProcessOperator(
+            task_id="runs_out_of_execution_timeout",
+            command="trap 'echo asked to end; exit 0' TERM; echo began; while :; do sleep 0.1; done",
+            execution_timeout=timedelta(seconds=15),
+            **how,
+        )
+        SandboxProcessOperator(task_id="keeps_nothing", command="echo x", do_xcom_push=False, **how)
+        SandboxProcessOperator(
+            task_id="keeps_a_tail",
+            command="seq 1 2000",
+            max_output_bytes=10,
+            output_processor=lambda result: [result["stdout"], result["stdout_truncated"]],
+            **how,
+        )
+        SandboxProcessOperator(
+            task_id="retries",
+            command='echo "try $TRY"; test "$TRY" -gt 1',
+            env={"TRY": "{{ ti.try_number }}"},
+            retries=1,
+            retry_delay=timedelta(seconds=0),
+            **how,
+        )
+
+    with DAG(f"scripts_{mode}", params={"who": "you"}):
+        SandboxProcessOperator(task_id="shell", command="scripts/hello.sh", stdin="from stdin\n", **how)
+        SandboxProcessOperator(task_id="python", command="scripts/hello.py", stdin="from stdin\n", **how)
+
+    with DAG(f"long_{mode}"):
+        SandboxProcessOperator(
+            task_id="count",
+            command="trap 'echo asked to end; exit 0' TERM; "
+            "for n in $(seq 600); do echo line $n; sleep 0.2; done",
+            kill_grace=5,
+            **how,
+        )
+
+    with DAG(f"bad_input_{mode}"):
+        retries: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=0)}
+        SandboxProcessOperator(
+            task_id="nowhere", command="true", sandbox_id="{{ '' }}", **{**how, "sandbox": None}, **retries
+        )
+        SandboxProcessOperator(
+            task_id="no_such_sandbox",
+            command="true",
+            sandbox_id="no-such-sandbox",
+            **{**how, "sandbox": None},
+            **retries,
+        )
+        SandboxProcessOperator(task_id="no_such_user", command="true", run_as="whoever", **how, **retries)
+        SandboxProcessOperator(task_id="no_such_place", command="true", cwd="/not/there", **how, **retries)
+        SandboxProcessOperator(
+            task_id="no_such_connection", command="true", sbx_conn_id="nobody_made_it", **how, **retries
+        )
+        SandboxProcessOperator(
+            task_id="wrong_key", command="true", sbx_conn_id="sbx_wrong_key", **how, **retries
+        )
+        SandboxProcessOperator(task_id="empty_command", command="{{ '' }}", **how, **retries)
+        SandboxProcessOperator(
+            task_id="odd_timeout", command="true", timeout="{{ 'soon' }}", **how, **retries
+        )
+
+with DAG("no_sandbox_named"):
+    SandboxExecOperator(task_id="nowhere", command="true")
+
+with DAG("left_running"):
+    started = SandboxProcessOperator(
+        task_id="start",
+        command="sleep 300",
+        sandbox_id="{{ params.sandbox_id }}",
+        params={"sandbox_id": ""},
+        wait_for_completion=False,
+    )

@@ -1,0 +1,2 @@
+echo "shell script for {{ params.who }}"
+cat

@@ -1,0 +1,60 @@
+"""Each example DAG on a real Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.airflow
+
+
+def ended(airflow: Any, dag_id: str) -> tuple[str, str]:
+    run_id = airflow.trigger(dag_id)
+    return run_id, airflow.wait_for_run(dag_id, run_id, timeout=120)
+
+
+def test_a_one_shot_command_shows_where_and_who_it_is(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_exec")
+    assert state == "success"
+    result = airflow.xcom("sandbox_exec", run_id, "who_and_where")
+    assert result["stdout"].splitlines() == ["/tmp", "bar", "root"]
+
+
+def test_a_background_process_answers_to_its_input(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_background_process")
+    assert state == "success"
+    result = airflow.xcom("sandbox_background_process", run_id, "read_a_line")
+    assert (result["stdout"], result["stderr"]) == ("stdout:hello\n", "stderr:hello\n")
+
+
+def test_a_long_process_has_each_line_once_in_the_log(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_long_process")
+    assert state == "success"
+    records = airflow.task_log("sandbox_long_process", run_id, "count", 1)
+    steps = [r["event"] for r in records if r["event"].startswith("step ")]
+    assert steps == [f"step {n} of 12" for n in range(1, 13)]
+
+
+def test_a_nightly_batch_runs_one_process_for_each_input(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_nightly_batch")
+    assert state == "success"
+    outputs = [
+        airflow.xcom("sandbox_nightly_batch", run_id, "report", map_index=n)["stdout"].splitlines()
+        for n in range(3)
+    ]
+    assert [lines[1] for lines in outputs] == ["north,1", "east,1", "south,1"]
+    labels = {ti.raw["rendered_map_index"] for ti in airflow.task_instances("sandbox_nightly_batch", run_id)}
+    assert labels == {"north", "east", "south"}
+
+
+def test_a_result_reaches_the_next_task(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_result_to_next_task")
+    assert state == "success"
+    assert airflow.xcom("sandbox_result_to_next_task", run_id, "add_up") == 30
+
+
+def test_an_exit_code_skips_the_task(airflow: Any) -> None:
+    run_id, _ = ended(airflow, "sandbox_skip_by_exit_code")
+    (task,) = airflow.task_instances("sandbox_skip_by_exit_code", run_id)
+    assert task.state == "skipped"
