@@ -24,6 +24,7 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "default_deferrable",
+    "pushed_text",
     "task_logger",
     "task_state",
     "task_state_store",
@@ -62,17 +63,14 @@ async def task_state(trigger: BaseTrigger) -> str | None:
 
     :return: the state, or None for a task instance that was cleared.
     """
-    from airflow.sdk.execution_time import task_runner
-
     try:
         from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
     except ImportError:  # before 3.1 a trigger can't ask
         return "unknown"
     ti = trigger.task_instance
-    comms: Any = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    if ti is None or not hasattr(comms, "asend"):
+    if ti is None:
         return "unknown"
-    answer = await comms.asend(
+    answer = await _ask_supervisor(
         GetTaskStates(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
     )
     if not isinstance(answer, TaskStatesResult):
@@ -81,3 +79,29 @@ async def task_state(trigger: BaseTrigger) -> str | None:
     states = answer.task_states.get(ti.run_id, {})
     state = states.get(ti.task_id, states.get(f"{ti.task_id}_{ti.map_index}"))
     return str(state) if state is not None else None
+
+
+async def pushed_text(trigger: BaseTrigger, key: str) -> str | None:
+    """Return a text that a trigger's task pushed to XCom, or None where there is none to be had."""
+    from airflow.sdk.execution_time.comms import GetXCom, XComResult
+
+    ti = trigger.task_instance
+    if ti is None:
+        return None
+    answer = await _ask_supervisor(
+        GetXCom(key=key, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index)
+    )
+    value = answer.value if isinstance(answer, XComResult) else None
+    # The value comes as XCom stores it: a JSON text in a text, in some versions.
+    return value.strip('"') if isinstance(value, str) else None
+
+
+async def _ask_supervisor(message: Any) -> Any:
+    """Send a message of the triggerer's own protocol; None where there is no supervisor to ask.
+
+    By `asend`, since the synchronous calls work only in a trigger's own asyncio task.
+    """
+    from airflow.sdk.execution_time import task_runner
+
+    comms: Any = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return await comms.asend(message) if hasattr(comms, "asend") else None

@@ -136,10 +136,13 @@ async def _from_stream(machine: Following, events: AsyncIterator[Event], emit: E
             event = await anext(events, None)
             if event is None:
                 break
-            await _emit_in_turns(machine.event(event, time.time()), emit)
+            entries = machine.event(event, time.time())
+            await _emit_in_turns(entries, emit)
             ticker.arm()
-            taken += 1
-            if taken % _BATCH == 0:
+            # By lines, not by events: one event may hold as many lines as a batch.
+            taken += 1 + len(entries)
+            if taken >= _BATCH:
+                taken = 0
                 # What is buffered is read without ever waiting: give the others their turn.
                 await asyncio.sleep(0)
     except ServiceError as error:

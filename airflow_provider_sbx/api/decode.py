@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -21,6 +20,7 @@ from airflow_provider_sbx.api.errors import (
     SandboxNotRunningError,
     WaitTimeoutError,
 )
+from airflow_provider_sbx.api.parsing import parse_json
 from airflow_provider_sbx.api.planes import Plane
 
 RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
@@ -56,8 +56,8 @@ def decode_answer(
         raise decode_error(call, status_code, headers, body, now=now)
     request_id = _request_id(headers)
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
+        payload = parse_json(body)
+    except ValueError:
         raise DecodeError(
             f"To {call.what}, the service answered {status_code} with {_describe(body)} instead of JSON; "
             "check that the address is the service's and that no proxy stands in between",
@@ -84,8 +84,8 @@ def decode_error(
 ) -> ResponseError:
     """Return the error that an error status stands for; see `decode_answer`."""
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
+        payload = parse_json(body)
+    except ValueError:
         payload = None
     members: dict[str, Any] = payload if isinstance(payload, dict) else {}
     code = _code(members)

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airflow_provider_sbx.api.errors import StreamBrokenError
+from airflow_provider_sbx.api.errors import ReplayWindowExpiredError, ServiceError, StreamBrokenError
 from airflow_provider_sbx.api.models import ProcessResult, ProcessSummary
+from airflow_provider_sbx.api.parsing import may_hold_halves, parse_json
 
 HEARTBEAT_SECONDS = 15.0
 """How often the receiver sends a comment line on a stream without events."""
 
 IDLE_SECONDS = 60.0
 """A stream without a single byte for this long is dead, as the vendor's clients take it."""
+
+Read = TypeVar("Read", bound=BaseModel)
 
 OutputStream = Literal["stdout", "stderr", "system"]
 
@@ -58,8 +61,7 @@ class Output(Event):
         :raises StreamBrokenError: it claims to be base64 and isn't.
         """
         if self.encoding != "base64":
-            # A lone surrogate can stand in JSON but not in UTF-8.
-            return self.data.encode("utf-8", "replace")
+            return self.data.encode()
         try:
             return base64.b64decode(self.data, validate=True)
         except binascii.Error as error:
@@ -78,6 +80,12 @@ class Failed(Event):
     error: str = "The stream failed"
     code: str | None = None
 
+    def as_error(self) -> ServiceError:
+        """Return the error that it stands for."""
+        if self.code == "replay_window_expired":
+            return ReplayWindowExpiredError(self.error, status_code=410, code=self.code)
+        return StreamBrokenError(f"The service broke the stream off: {self.error}")
+
 
 def decode_event(name: str, data: str) -> Event | None:
     """Return the event, or None for a kind that this version does not know.
@@ -89,15 +97,29 @@ def decode_event(name: str, data: str) -> Event | None:
     try:
         match name:
             case "output":
-                return Output.model_validate_json(data)
+                return _read(Output, data)
             case "done":
-                return Done(result=ProcessResult.model_validate_json(data))
+                return Done(result=_read(ProcessResult, data))
             case "started":
-                return Started(process=ProcessSummary.model_validate_json(data))
+                return Started(process=_read(ProcessSummary, data))
             case "error":
-                return Failed.model_validate_json(data)
+                return _read(Failed, data)
             case _:
                 return None
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise StreamBrokenError(f"An event {name!r} can't be read: {problem}") from None
+
+
+def _read(model: type[Read], data: str) -> Read:
+    try:
+        return model.model_validate_json(data)
+    except ValidationError:
+        if not may_hold_halves(data):
+            raise
+        # pydantic's parser takes no half of a character; ours is slower and does.
+        try:
+            payload = parse_json(data)
+        except ValueError:
+            payload = None
+        return model.model_validate(payload)

@@ -11,6 +11,7 @@ one long request after another, the second looks now and then; both read the out
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,21 +19,18 @@ from typing import Any
 from airflow_provider_sbx.api.calls import MAX_WAIT_SECONDS
 from airflow_provider_sbx.api.errors import (
     AuthenticationError,
-    DecodeError,
     NotFoundError,
     ReplayWindowExpiredError,
-    ResponseError,
     SandboxNotRunningError,
     ServiceError,
-    ServiceUnavailableError,
-    StreamBrokenError,
     WaitTimeoutError,
 )
 from airflow_provider_sbx.api.events import Done, Event, Failed, Output
 from airflow_provider_sbx.api.models import ProcessResult, ProcessStatus, ProcessSummary, Sandbox
+from airflow_provider_sbx.api.outage import SUSPICIOUS_FAILURES, Outage
 from airflow_provider_sbx.api.output import Line, LineAssembler, Tail, bounded_tail
 from airflow_provider_sbx.api.replay import ReplaySearch
-from airflow_provider_sbx.api.retrying import RetryPolicy
+from airflow_provider_sbx.api.retrying import RetryPolicy, may_pass
 from airflow_provider_sbx.api.steps import (
     AskSandbox,
     AskStatus,
@@ -53,14 +51,11 @@ DEFAULT_OUTPUT_BYTES = 64 * 1024
 DEFAULT_LOG_BYTES = 64 * 1024 * 1024
 """How much output is logged for one try of a task, in bytes."""
 
-_SUSPICIOUS_FAILURES = 3
-"""After so many failures in a row the sandbox itself is looked at: a stopped one never answers."""
-
 _STEADY_SECONDS = 15.0
 """A stream that held this long was a good one, in seconds."""
 
-_NOTICE_SECONDS = 60.0
-"""A lasting trouble is told this often, in seconds."""
+_EARLY_SECONDS = 0.5
+"""A long-poll that ends so much before its time did so by itself, in seconds."""
 
 _QUIET_MARGIN_MS = 1_000
 
@@ -78,6 +73,7 @@ class Following:
     :param output_bytes: how much of each of stdout and stderr the outcome keeps, in bytes.
     :param log_bytes: how much output is turned into lines, in bytes; 0 for none.
     :param state: what `state()` returned in another process, to go on from there.
+    :param step_us: least time between two lines' stamps, in microseconds; see `LineAssembler`.
     :param chance: returns a random number from 0 to 1, for jitter.
     """
 
@@ -91,6 +87,7 @@ class Following:
         output_bytes: int = DEFAULT_OUTPUT_BYTES,
         log_bytes: int = DEFAULT_LOG_BYTES,
         state: dict[str, Any] | None = None,
+        step_us: int = 1,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.process_id = process_id
@@ -104,17 +101,15 @@ class Following:
         self.next_seq: int = state.get("next_seq", 1)
         self._logged_bytes: int = state.get("logged_bytes", 0)
         self._output_lost: bool = state.get("output_lost", False)
-        self._lines = LineAssembler(state.get("lines"))
+        self._lines = LineAssembler(state.get("lines"), step_us=step_us)
         self._tails = {"stdout": Tail(output_bytes), "stderr": Tail(output_bytes)}
         self._outcome: Outcome | None = None
         self._ended: ProcessStatus | None = None
         self._pause_until = 0.0
-        self._failures = 0
-        self._failing_since: float | None = None
-        self._last_notice = 0.0
+        self._outage = Outage(process_id, self._policy)
         self._sandbox_in_doubt = False
         self._process_in_doubt = False
-        self._opened_at = 0.0
+        self._opened_at = math.inf
         self._wait_until = 0.0
         self._fruitless = 0
         self._gap_at: int | None = None
@@ -175,14 +170,14 @@ class Following:
 
     def opened(self, now: float) -> list[Entry]:
         """Tell that the stream asked for was opened. See `reads_on` whether to read it."""
-        entries = self._recovered(now)
+        entries = self._outage.over(now)
         self._opened_at, self._broken_off = now, False
         if self._replay is not None:
             self._replay.opened()
             if self._replay.found is None:
                 self._broken_off = True
             else:
-                entries += self._lose(self._replay.found - 1, "is no longer kept by the service")
+                entries += self._lose(self._replay.found - 1, "no longer kept by the service")
                 self._replay = None
         return entries
 
@@ -197,7 +192,7 @@ class Following:
             case Done():
                 return self._done(event.result, now)
             case Failed():
-                return self.failed(_failure(event), now)
+                return self.failed(event.as_error(), now)
             case _:
                 return []
 
@@ -205,9 +200,9 @@ class Following:
         """Tell that the stream ended, or was left, without a `done`: no end of the process."""
         if self._outcome is not None or self._pause_until > now or self._replay is not None:
             return []
-        self._fruitless = 0 if now - self._opened_at >= _STEADY_SECONDS else self._fruitless + 1
-        self._process_in_doubt = self._fruitless >= _SUSPICIOUS_FAILURES
-        self._pause_until = now + self._policy.delay_seconds(max(1, self._fruitless), None, self._chance())
+        self._fruitless = 0 if self._was_steady(now) else self._fruitless + 1
+        self._process_in_doubt = self._fruitless >= SUSPICIOUS_FAILURES
+        self._pause(max(1, self._fruitless), None, now)
         return []
 
     def tick(self, now: float) -> list[Entry]:
@@ -225,7 +220,8 @@ class Following:
 
         :raises SandboxNotRunningError: the sandbox is gone, and the process with it.
         """
-        entries = self._recovered(now)
+        # A sandbox is no sign of recovery: that was the control plane, and the process is on the other.
+        entries = [] if isinstance(answer, Sandbox) else self._outage.over(now)
         match answer:
             case Sandbox():
                 self._sandbox_in_doubt = False
@@ -244,6 +240,7 @@ class Following:
                 if answer.status.is_terminal:
                     self._ended = answer.status
                 elif self._strategy is WaitStrategy.POLL:
+                    self._outage.steady()
                     self._pause_until = now + self._poll_seconds * (0.9 + 0.2 * self._chance())
         return entries
 
@@ -253,16 +250,17 @@ class Following:
         :raises ServiceError: what makes going on pointless, or has lasted for too long.
         """
         self._broken_off = True
+        if self._was_steady(now):
+            self._outage.steady()
         match error:
             case WaitTimeoutError():
                 # Asked to hold the request, a proxy may answer at once: don't spin on it.
-                self._pause_until = self._wait_until if now < self._wait_until - 1.0 else 0.0
-                return self._recovered(now)
+                early = self._wait_until - now > _EARLY_SECONDS
+                self._pause_until = self._wait_until if early else 0.0
+                self._outage.steady()
+                return self._outage.over(now)
             case ReplayWindowExpiredError():
-                entries = self._recovered(now)
-                self._replay = self._replay or ReplaySearch(self.next_seq)
-                self._replay.expired()
-                return entries
+                return self._expired(now)
             case AuthenticationError() | SandboxNotRunningError():
                 raise error
             case NotFoundError():
@@ -272,27 +270,40 @@ class Following:
                     code=error.code,
                     request_id=error.request_id,
                 ) from error
-            case ResponseError() if not error.retryable and error.status_code < 500:
-                raise error
-            case _ if not (error.retryable or isinstance(error, DecodeError | ResponseError)):
+            case _ if not may_pass(error):
                 raise error
         return self._out_of_reach(error, now)
 
     # --- inside ----------------------------------------------------------------------------
 
+    def _was_steady(self, now: float) -> bool:
+        """Tell of the stream that was just left whether it had held; it is open no more."""
+        steady = now - self._opened_at >= _STEADY_SECONDS
+        self._opened_at = math.inf
+        return steady
+
+    def _expired(self, now: float) -> list[Entry]:
+        """Look for the first number that is kept, or give the search up for a while."""
+        self._replay = self._replay or ReplaySearch(self.next_seq)
+        self._replay.expired()
+        if self._replay.exhausted:
+            # Whatever is asked for is gone: does the process still run?
+            self._replay, self._process_in_doubt = None, True
+            self._fruitless += 1
+            self._pause(self._fruitless, None, now)
+        return self._outage.over(now)
+
     def _output(self, event: Output, now: float) -> list[Entry]:
         entries: list[Entry] = []
         if event.seq < self.next_seq:
             return entries
-        if event.seq > self.next_seq:
-            if self._gap_at != self.next_seq:
-                # Ask once more: a proxy may have dropped what the receiver still has.
-                self._gap_at = self.next_seq
-                self._broken_off = True
-                return entries
-            entries += self._lose(event.seq - 1, "was not delivered, twice")
         raw = event.raw
-        self._failures, self._fruitless, self._gap_at = 0, 0, None
+        if event.seq > self.next_seq:
+            if self._asks_again():
+                return entries
+            entries += self._lose(event.seq - 1, "not delivered, twice")
+        self._outage.steady()
+        self._fruitless, self._gap_at = 0, None
         self._clock = (now, event.timestamp)
         self.next_seq = event.seq + 1
         self._tails["stdout" if event.stream == "stdout" else "stderr"].add(raw)
@@ -310,19 +321,20 @@ class Following:
                 )
         return entries
 
+    def _asks_again(self) -> bool:
+        """Ask for a gap once more: a proxy may have dropped what the receiver still has."""
+        self._broken_off, self._gap_at = self._gap_at != self.next_seq, self.next_seq
+        return self._broken_off
+
     def _done(self, result: ProcessResult, now: float) -> list[Entry]:
         entries: list[Entry] = []
         if result.last_seq is not None and result.last_seq >= self.next_seq:
-            if self._gap_at != self.next_seq:
-                self._gap_at = self.next_seq
-                self._broken_off = True
+            if self._asks_again():
                 return entries
-            entries += self._lose(result.last_seq, "was not delivered, twice")
+            entries += self._lose(result.last_seq, "not delivered, twice")
         entries += self._log(self._lines.flush())
-        stdout, stderr = self._tails["stdout"], self._tails["stderr"]
-        self._outcome = self._end(
-            result, stdout.text, stdout.truncated, stderr.text, stderr.truncated, lost=self._output_lost
-        )
+        stdout, stderr = ((tail.text, tail.truncated) for tail in self._tails.values())
+        self._outcome = Outcome.of(result, stdout, stderr, lost=self._output_lost)
         return entries
 
     def _result(self, result: ProcessResult) -> list[Entry]:
@@ -340,49 +352,30 @@ class Following:
             )
             self._output_lost = True
         else:
-            entries += self._log(self._lines_of(result))
+            entries += self._lines_of(result)
             if result.output_truncated:
                 entries.append(
                     Notice("The service no longer kept all of the output; its end is shown.", warning=True)
                 )
-        stdout, stdout_cut = bounded_tail(result.stdout, self._output_bytes)
-        stderr, stderr_cut = bounded_tail(result.stderr, self._output_bytes)
+        stdout, stderr = (bounded_tail(text, self._output_bytes) for text in (result.stdout, result.stderr))
         lost = self._output_lost or result.output_truncated
-        self._outcome = self._end(result, stdout, stdout_cut, stderr, stderr_cut, lost=lost)
+        self._outcome = Outcome.of(result, stdout, stderr, lost=lost)
         return entries
 
-    def _lines_of(self, result: ProcessResult) -> Iterator[Line]:
-        at = result.completed_at or result.started_at or 0
+    def _lines_of(self, result: ProcessResult) -> list[Entry]:
+        if not self._log_bytes:
+            return []
+        at, entries, cut = result.completed_at or result.started_at or 0, list[Entry](), False
         for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
-            if text and self._logged_bytes < self._log_bytes:
-                kept, _ = bounded_tail(text, self._log_bytes)
-                self._logged_bytes += len(kept)
-                event = Output(seq=0, stream=stream, data=kept, timestamp=at)
-                yield from self._lines.feed(event)
-        yield from self._lines.flush()
-
-    def _end(
-        self,
-        result: ProcessResult,
-        stdout: str,
-        stdout_cut: bool,
-        stderr: str,
-        stderr_cut: bool,
-        *,
-        lost: bool,
-    ) -> Outcome:
-        return Outcome(
-            status=result.status,
-            exit_code=result.exit_code,
-            started_at=result.started_at,
-            completed_at=result.completed_at,
-            error=result.error,
-            stdout=stdout,
-            stderr=stderr,
-            stdout_truncated=stdout_cut,
-            stderr_truncated=stderr_cut,
-            output_lost=lost,
-        )
+            kept, shortened = bounded_tail(text, max(0, self._log_bytes - self._logged_bytes))
+            cut = cut or shortened
+            self._logged_bytes += len(kept.encode())
+            entries += self._lines.feed(Output(seq=0, stream=stream, data=kept, timestamp=at))
+        entries += self._lines.flush()
+        if cut:
+            text = f"The output is larger than {self._log_bytes} bytes (max_log_bytes): its end is shown."
+            entries.append(Notice(text, warning=True))
+        return entries
 
     def _log(self, lines: Iterator[Line]) -> list[Entry]:
         return list(lines) if self._log_bytes else []
@@ -394,35 +387,14 @@ class Following:
             return []
         self._output_lost = True
         which = f"Output event {first}" if first == last else f"Output events {first} to {last}"
-        return [*self._log(self._lines.flush()), Notice(f"{which} {why}.", warning=True)]
+        return [*self._log(self._lines.flush()), Notice(f"{which}: {why}.", warning=True)]
 
     def _out_of_reach(self, error: ServiceError, now: float) -> list[Entry]:
-        self._failures += 1
-        first = self._failing_since is None
-        if self._failing_since is None:
-            self._failing_since = now
-        failing = now - self._failing_since
-        if failing >= self._policy.patience_seconds:
-            raise ServiceUnavailableError(
-                f"The service could not be reached for {failing:.0f} s. {error.message}. Process "
-                f"{self.process_id} may still be running",
-                request_id=error.request_id,
-            ) from error
-        self._sandbox_in_doubt = self._failures % _SUSPICIOUS_FAILURES == 0
-        self._pause_until = now + self._policy.delay_seconds(self._failures, error, self._chance())
-        if first or now - self._last_notice >= _NOTICE_SECONDS:
-            self._last_notice = now
-            return [Notice(f"{error.message}. Trying again; the process is not affected.", warning=True)]
-        return []
+        entries = self._outage.failed(error, now)
+        # A stream may go on failing where the service is well and the process long ended.
+        self._sandbox_in_doubt = self._process_in_doubt = self._outage.is_suspicious
+        self._pause(self._outage.failures, error, now)
+        return entries
 
-    def _recovered(self, now: float) -> list[Entry]:
-        if self._failing_since is None:
-            return []
-        failing, self._failing_since = now - self._failing_since, None
-        return [Notice(f"The service answers again, after {failing:.1f} s.")]
-
-
-def _failure(event: Failed) -> ServiceError:
-    if event.code == "replay_window_expired":
-        return ReplayWindowExpiredError(event.error, status_code=410, code=event.code)
-    return StreamBrokenError(f"The service broke the stream off: {event.error}")
+    def _pause(self, failures: int, error: ServiceError | None, now: float) -> None:
+        self._pause_until = now + self._policy.delay_seconds(failures, error, self._chance())

@@ -64,10 +64,13 @@ class LineAssembler:
     A carriage return paints a line over: of `10%\r20%\r\n` the line `20%` is kept, as a terminal
     would show it. A line without an end is shown after a quiet moment, or now and then while it
     is painted over. Undecodable bytes become U+FFFD.
+
+    :param state: what `state()` returned elsewhere, to go on from there.
+    :param step_us: least time between two lines' stamps, in microseconds.
     """
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
-        """Begin anew, or go on from what `state()` returned elsewhere."""
+    def __init__(self, state: dict[str, Any] | None = None, *, step_us: int = 1) -> None:
+        self._step_us = step_us
         self._open: dict[str, _OpenLine] = {}
         self._last_us = 0
         if state:
@@ -155,7 +158,8 @@ class LineAssembler:
             yield self._line(stream, text[start : start + LONGEST_LINE_CHARACTERS], held)
 
     def _line(self, stream: str, text: str, held: _OpenLine) -> Line:
-        self._last_us = max(min(held.last_ms, _LATEST_MS) * 1000, self._last_us + 1)
+        earliest = self._last_us + self._step_us
+        self._last_us = max(min(held.last_ms, _LATEST_MS) * 1000, earliest)
         return Line(stream, text, held.seq, self._last_us)
 
 
@@ -201,8 +205,8 @@ class Tail:
         kept = bytes(self._kept[-self.limit :]) if self.limit else b""
         if self.truncated:
             # The cut may have gone through a character: drop its remains, which are 3 bytes at most.
-            remains = (i for i, byte in enumerate(kept[:4]) if not 0x80 <= byte < 0xC0)
-            kept = kept[next(remains, 0) :]
+            remains = len(kept[:4]) - len(kept[:4].lstrip(bytes(range(0x80, 0xC0))))
+            kept = kept[remains:] if remains < 4 else kept
         return clean_text(kept.decode("utf-8", "replace"))
 
 

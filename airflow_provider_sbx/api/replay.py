@@ -7,7 +7,7 @@ process writes meanwhile moves the window on, so that the search does not insist
 
 from __future__ import annotations
 
-_MOST_PROBES = 40
+_MOST_PROBES = 64
 
 
 class ReplaySearch:
@@ -23,12 +23,13 @@ class ReplaySearch:
         self._gone = gone
         self._kept: int | None = None
         self._step = 1
+        self._moved = False
         self._probes = 0
 
     @property
     def exhausted(self) -> bool:
         """Whether it is not worth going on: whatever was asked for is gone."""
-        return self.found is None and self._probes >= 2 * _MOST_PROBES
+        return self._kept is None and self._probes >= _MOST_PROBES
 
     def expired(self) -> None:
         """Tell that `probe` is gone."""
@@ -38,16 +39,18 @@ class ReplaySearch:
     def opened(self) -> None:
         """Tell that `probe` is there, and is being streamed."""
         self._kept = self.probe
-        if self._kept - self._gone <= 1 or self._probes >= _MOST_PROBES:
+        if self._kept - self._gone <= 1 or self._moved or self._probes >= _MOST_PROBES:
             self.found = self._kept
         else:
             self._next()
 
     def _next(self) -> None:
         self._probes += 1
-        if self._kept is not None and self._kept > self._gone:
-            self.probe = (self._gone + self._kept + 1) // 2
-            return
-        self._kept = None
+        if self._kept is not None:
+            if self._kept > self._gone:
+                self.probe = (self._gone + self._kept + 1) // 2
+                return
+            # The window moves faster than the search: take the next that is there.
+            self._kept, self._moved, self._step = None, True, 1
         self.probe = self._gone + self._step
         self._step *= 2

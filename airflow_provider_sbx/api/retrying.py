@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_sbx.api.calls import Call
-from airflow_provider_sbx.api.errors import ResponseError, ServiceError, TransportError
+from airflow_provider_sbx.api.errors import DecodeError, ResponseError, ServiceError, TransportError
 
 TOO_MANY_REQUESTS = 429
 
@@ -76,3 +76,11 @@ def is_outcome_unknown(call: Call[Any], error: ServiceError) -> bool:
     if isinstance(error, ResponseError):
         return error.status_code >= 500 or error.status_code == 408
     return True
+
+
+def may_pass(error: ServiceError) -> bool:
+    """Whether a long wait should go on after a failure; more patient than `may_repeat`, as it only reads."""
+    if isinstance(error, ResponseError):
+        # A 408 to anything but a wait is a proxy's impatience.
+        return error.retryable or error.status_code >= 500 or error.status_code == 408
+    return error.retryable or isinstance(error, DecodeError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_sbx.api.models import ProcessStatus
+from airflow_provider_sbx.api.models import ProcessResult, ProcessStatus
 from airflow_provider_sbx.api.output import Line
 
 
@@ -45,6 +45,29 @@ class Outcome:
     stdout_truncated: bool
     stderr_truncated: bool
     output_lost: bool
+
+    @classmethod
+    def of(
+        cls, result: ProcessResult, stdout: tuple[str, bool], stderr: tuple[str, bool], *, lost: bool
+    ) -> Outcome:
+        """Return the outcome of a result.
+
+        :param stdout: the end of it, and whether its beginning fell out.
+        :param stderr: likewise.
+        :param lost: some output could not be had.
+        """
+        return cls(
+            status=result.status,
+            exit_code=result.exit_code,
+            started_at=result.started_at,
+            completed_at=result.completed_at,
+            error=result.error,
+            stdout=stdout[0],
+            stderr=stderr[0],
+            stdout_truncated=stdout[1],
+            stderr_truncated=stderr[1],
+            output_lost=lost,
+        )
 
 
 @dataclass(frozen=True)

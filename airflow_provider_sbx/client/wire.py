@@ -176,16 +176,16 @@ def transport_errors(call: Call[Any]) -> Iterator[None]:
 
 
 def _transport_error(call: Call[Any], error: Exception) -> TransportError:
-    # aiohttp's "the server hung up" reaches us as httpx.ConnectTimeout (httpx-aiohttp 0.2), so
-    # that on its transport only the cause tells whether a connection was ever made.
+    # httpx-aiohttp 0.2 gives httpx.ConnectTimeout for a refused connection as well as for a server
+    # that hung up amid an answer, so that on its transport only the cause tells which it was.
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientError | OSError):
         unsent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        timed_out = isinstance(cause, TimeoutError)
     else:
         unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    kind = "timed out" if isinstance(error, httpx.TimeoutException | TimeoutError) else "failed"
-    if isinstance(cause, aiohttp.ServerDisconnectedError):
-        kind = "failed"
+        timed_out = isinstance(error, httpx.TimeoutException | TimeoutError)
+    kind = "timed out" if timed_out else "failed"
     detail = str(error).strip() or type(error).__name__
     return TransportError(f"Could not {call.what}: the connection {kind} ({detail})", surely_unsent=unsent)
 

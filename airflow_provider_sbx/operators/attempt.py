@@ -23,6 +23,7 @@ class Record(BaseModel):
     """What a try leaves for the next.
 
     :param try_number: the try that this belongs to.
+    :param max_tries: how many tries the task had then; a clear gives it more.
     :param sandbox_id: where its process runs.
     :param process_id: its process; None while only the sandbox is known.
     :param owns_sandbox: the sandbox was made for this task.
@@ -32,6 +33,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     try_number: int
+    max_tries: int
     sandbox_id: str
     process_id: str | None = None
     owns_sandbox: bool = False
@@ -51,6 +53,7 @@ class Attempt:
         # The run's start tells apart two installations, or two runs of one name, in one sandbox.
         self._run_started = getattr(context.get("dag_run"), "start_date", None)
         self.try_number: int = ti.try_number
+        self._max_tries: int = getattr(ti, "max_tries", 0)
         mapped = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
         self.label = f"{ti.dag_id}/{ti.task_id}{mapped} run {ti.run_id} try {ti.try_number}"
 
@@ -79,6 +82,7 @@ class Attempt:
         if self._store is not None:
             record = Record(
                 try_number=self.try_number,
+                max_tries=self._max_tries,
                 sandbox_id=sandbox_id,
                 process_id=process_id,
                 owns_sandbox=owns_sandbox,
@@ -90,7 +94,9 @@ class Attempt:
         """Return what the try before this left unfinished, such as when its worker was lost.
 
         None where it finished, left nothing, or can't be known (no state store before 3.3: then
-        `previous_key` finds what still runs).
+        `previous_key` finds what still runs). None as well where a person cleared the task since:
+        that is a wish for a new process, and the old one is being ended. A clear raises
+        `max_tries` (`clear_task_instances`), a retry doesn't.
         """
         if self._store is None or self.try_number == 1:
             return None
@@ -98,7 +104,8 @@ class Attempt:
             record = Record.model_validate(self._store.get(_STORE_KEY))
         except ValidationError:
             return None
-        return record if record.try_number == self.try_number - 1 and not record.finished else None
+        is_previous = record.try_number == self.try_number - 1 and record.max_tries == self._max_tries
+        return record if is_previous and not record.finished else None
 
     @property
     def has_store(self) -> bool:

@@ -9,13 +9,19 @@ from collections.abc import Callable, Container, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowTaskTimeout,
+    BaseOperator,
+)
 
 from airflow_provider_sbx.api.conversations import terminate
 from airflow_provider_sbx.api.errors import (
     AuthenticationError,
     InvalidParameterError,
     NotFoundError,
+    ProcessKilledError,
     ProcessTimedOutError,
     SandboxError,
     SandboxNotRunningError,
@@ -121,8 +127,14 @@ class SandboxTask(BaseOperator):
             # Airflow calls on_kill next, and here nobody kills the worker meanwhile.
             self._kill_seconds = self._grace
             raise
+        except AirflowNotFoundException as error:
+            raise AirflowFailException(str(error)) from error
         except SandboxError as error:
             raise as_task_failure(error, replaceable_sandbox=self.sandbox is not None) from error
+        if self._run.was_killed:
+            # It may well have ended with exit code 0, as a process may that heeds TERM.
+            attempt.remember(end.sandbox_id, end.process_id, finished=True)
+            raise ProcessKilledError(f"Process {end.process_id} was ended, as its task was.")
         match end:
             case Ended():
                 return self._finish(attempt, end.sandbox_id, end.process_id, end.outcome)

@@ -133,6 +133,8 @@ class WorkerRun:
         self._log = log
         self._tell = tell
         self._emit = emitter(task_logger(log))
+        self.was_killed = False
+        """`kill` was called, so that however the process ends is not the task's result."""
         self._sandbox_id: str | None = None
         self._process_id: str | None = None
         self._owns_sandbox = False
@@ -320,6 +322,7 @@ class WorkerRun:
         its own, and asks Airflow for nothing.
         """
         sandbox_id, process_id = self._sandbox_id, self._process_id
+        self.was_killed = True
         if sandbox_id is None:
             return
         try:

@@ -22,7 +22,7 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.following import DEFAULT_LOG_BYTES, Following
 from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.client import AsyncSandboxClient
-from airflow_provider_sbx.compat import task_logger, task_state, trigger_kill_seconds
+from airflow_provider_sbx.compat import pushed_text, task_logger, task_state, trigger_kill_seconds
 from airflow_provider_sbx.follow import end_overdue, follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
 from airflow_provider_sbx.tasklog import emitter
@@ -37,8 +37,6 @@ with state success, but the task instance's state attribute is queued"; schedule
 """
 
 _KILL_MARGIN_SECONDS = 10.0
-
-STILL_DEFERRED = frozenset({"deferred"})
 
 
 class SandboxProcessTrigger(BaseTrigger):
@@ -155,20 +153,47 @@ class SandboxProcessTrigger(BaseTrigger):
         """End the process of a task that a person marked, cleared or whose run was failed.
 
         Airflow calls this also on a triggerer that was only frozen while another took its triggers
-        over, and on one whose event was handled elsewhere. So the task's state is asked for first:
-        while it is deferred, another triggerer follows the process, and nothing is killed.
+        over, and on one whose event was handled elsewhere. So the task is asked for first: while it
+        waits for this very process, another triggerer follows it, and nothing is killed.
         """
-        state = await task_state(self)
-        if state in STILL_DEFERRED:
-            self.log.info("The task is still deferred: process %s goes on elsewhere.", self.process_id)
-            return
-        # Airflow cuts this off after a while: KILL must come before that.
-        grace = min(self.kill_grace, max(0.0, trigger_kill_seconds() - _KILL_MARGIN_SECONDS))
+        # Shielded, since Airflow cancels a trigger anew at each of its turns (about a second) for as
+        # long as it runs, and that would cut this off before the process has ended.
+        killing = asyncio.create_task(self._kill())
+        while not killing.done():
+            try:
+                await asyncio.shield(killing)
+            except asyncio.CancelledError:
+                if killing.cancelled():
+                    raise
+
+    async def _kill(self) -> None:
+        # Airflow gives up on a kill after a while: KILL must come before that.
+        limit = trigger_kill_seconds()
+        try:
+            async with asyncio.timeout(limit - 1.0):
+                if await self._is_followed_elsewhere():
+                    self.log.info("Process %s goes on: another triggerer follows it.", self.process_id)
+                else:
+                    await self._end(
+                        grace_seconds=min(self.kill_grace, max(0.0, limit - _KILL_MARGIN_SECONDS))
+                    )
+        except (TimeoutError, ServiceError, InvalidParameterError, AirflowNotFoundException) as error:
+            self.log.warning(
+                "Process %s could not be ended: it may still be running. %s", self.process_id, error
+            )
+
+    async def _is_followed_elsewhere(self) -> bool:
+        if await task_state(self) != "deferred":
+            return False
+        # A task that was cleared may wait for its next try's process by now.
+        return await pushed_text(self, "process_id") in (None, self.process_id)
+
+    async def _end(self, *, grace_seconds: float) -> None:
         async with SandboxAsyncHook(self.sbx_conn_id) as hook:
             ending = await hook.client.converse(
-                self.sandbox_id, terminate(self.process_id, grace_seconds=grace)
+                self.sandbox_id, terminate(self.process_id, grace_seconds=grace_seconds)
             )
-            self.log.info("Process %s was to be ended, since the task was: %s.", self.process_id, ending.how)
+            self.log.info("Process %s was to be ended, as its task was: %s.", self.process_id, ending.how)
             # Where it had ended by itself, a worker may be reading its result from the sandbox.
             if self.owns_sandbox and ending.was_running:
                 await hook.stop_sandbox(self.sandbox_id)
