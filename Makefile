@@ -59,7 +59,7 @@ format: $(STAMP) ## format the code and fix what ruff can fix
 
 bench: $(STAMP) ## run the benchmarks; each prints JSON
 	@for file in benchmarks/bench_*.py; do \
-		if [ -e "$$file" ]; then echo "# $$file"; $(RUN) "$$file" || exit 1; fi; done
+		if [ -e "$$file" ]; then echo "# $$file"; $(RUN) -m benchmarks.$$(basename "$$file" .py) || exit 1; fi; done
 
 pins: ## resolve requirements/dev.txt anew with PYTHONS="python3.11 python3.12 python3.13"
 	$(firstword $(PYTHONS)) dev/pins.py $(PYTHONS)
