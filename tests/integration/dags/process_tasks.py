@@ -100,3 +100,16 @@ with DAG("left_running"):
         params={"sandbox_id": ""},
         wait_for_completion=False,
     )
+
+with DAG("survives"):
+    # What dies while these run is up to the test; each must end with its whole output, once.
+    COUNT = "for n in $(seq 400); do echo line $n; sleep 0.1; done; echo ran >> /tmp/runs; wc -l < /tmp/runs"
+    SandboxProcessOperator(task_id="triggerer", command=COUNT, sandbox=SANDBOX, defer_after=1)
+    SandboxProcessOperator(
+        task_id="worker",
+        command=COUNT,
+        sandbox=SANDBOX,
+        deferrable=False,
+        retries=1,
+        retry_delay=timedelta(seconds=0),
+    )

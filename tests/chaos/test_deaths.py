@@ -1,0 +1,72 @@
+"""What dies while a process runs: the process runs once, and its output stands once in the log."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.airflow_api import AirflowApiError
+
+pytestmark = pytest.mark.airflow
+
+LINES = [f"line {n}" for n in range(1, 401)]
+
+
+def output(airflow: Any, run_id: str, task: str, try_number: int) -> list[str]:
+    """The process's own lines, as Airflow's REST API gives them."""
+    records = airflow.task_log("survives", run_id, task, try_number)
+    return [r["event"] for r in records if r["event"].startswith("line ")]
+
+
+def has_line(airflow: Any, run_id: str, task: str, line: str) -> bool:
+    try:
+        return line in output(airflow, run_id, task, 1)
+    except AirflowApiError as error:
+        if error.status != 404:  # else it has not been queued yet
+            raise
+        return False
+
+
+def task_process(airflow: Any) -> int:
+    """The process of the one task that runs on the worker now: the newest below the scheduler."""
+    pids = [pid for pid in airflow.process("scheduler").members() if _is_task(pid)]
+    return max(pids, key=lambda pid: Path(f"/proc/{pid}").stat().st_ctime)
+
+
+def _is_task(pid: int) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    except FileNotFoundError:
+        return False
+    return b"airflow worker --" in words and b"LocalExecutor" not in words
+
+
+def test_when_triggerer_and_worker_are_killed_the_process_runs_once_and_each_line_stands_once(
+    airflow: Any,
+) -> None:
+    run_id = airflow.trigger("survives")
+    for task in ("triggerer", "worker"):
+        airflow.wait_for(
+            lambda task=task: has_line(airflow, run_id, task, "line 60"), 60, f"output of {task}"
+        )
+    assert airflow.task_instance("survives", run_id, "triggerer").state == "deferred"
+
+    os.kill(task_process(airflow), signal.SIGKILL)
+    airflow.kill("triggerer", signal.SIGKILL)
+    time.sleep(1)  # the dead one's lines and the next one's must differ in time, as in life
+    airflow.start_component("triggerer")
+
+    assert airflow.wait_for_run("survives", run_id, timeout=150) == "success"
+    assert output(airflow, run_id, "triggerer", 1) == LINES
+    worker = airflow.task_instance("survives", run_id, "worker")
+    assert worker.try_number == 2
+    assert output(airflow, run_id, "worker", 2) == LINES
+    for task in ("triggerer", "worker"):
+        result = airflow.xcom("survives", run_id, task)
+        # Its last line counts how often the command ran in its sandbox.
+        assert result["stdout"].splitlines()[-2:] == ["line 400", "1"]
