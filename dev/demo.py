@@ -46,6 +46,8 @@ def main() -> int:
     arguments = parser.parse_args()
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _exit)
+    # A shell starts background jobs with SIGINT ignored; ask for it, so that it ends the demo there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     begin = time.monotonic()
     try:
         problems = demo(arguments.dags, arguments.keep)

@@ -153,6 +153,8 @@ def process_parameters(command: str | ProcessParameters, options: Mapping[str, A
         return command
     given = dict(options)
     given["env"] = check_env(given.get("env"))
+    for name, value in given.items():
+        _no_nul_within(name, value)
     try:
         return ProcessParameters(command=check_command(command), **given)
     except ValidationError as error:
@@ -172,6 +174,7 @@ def sandbox_spec(spec: SandboxSpec | Mapping[str, Any], parameter: str = "sandbo
             f"a {type(spec).__name__} is not a spec",
             'Give a dict such as {"image_name": "python"}.',
         )
+    _no_nul_within(parameter, spec)
     try:
         return SandboxSpec.model_validate(dict(spec))
     except ValidationError as error:
@@ -188,6 +191,17 @@ def _invalid(parameter: str, error: ValidationError) -> InvalidParameterError:
         return InvalidParameterError(name, "there is no such option", f"The options are {known}.")
     problem = first["msg"].removeprefix("Value error, ")
     return InvalidParameterError(name, problem[:1].lower() + problem[1:], "See the docs for what it takes.")
+
+
+def _no_nul_within(parameter: str, value: object) -> None:
+    if isinstance(value, str):
+        _no_nul(parameter, value)
+    elif isinstance(value, Mapping):
+        for name, member in value.items():
+            _no_nul_within(f"{parameter}[{name!r}]", member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            _no_nul_within(parameter, member)
 
 
 def _no_nul(parameter: str, text: str) -> str:

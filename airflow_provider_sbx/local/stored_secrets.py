@@ -70,9 +70,17 @@ class SecretStore:
                     404, "SECRET_VERSION_NOT_FOUND", f"Secret {reference.name} has no version {version}"
                 )
             values[env] = versions[version - 1]
-            source = "secrets" if env in (secrets or {}) else "vault"
-            report.append({"env": env, "name": reference.name, "version": version, "source": source})
+            entry = {"env": env, "name": reference.name, "version": version}
+            report.append(entry | self._origin(env, secrets or {}, vault))
         return Delivery(values, report)
+
+    def _origin(self, env: str, secrets: Mapping[str, SecretReference], vault: str | None) -> dict[str, Any]:
+        """Return where a variable came from, and what that replaced."""
+        from_vault = {"type": "vault", "name": vault}
+        if env not in secrets:
+            return {"source": from_vault}
+        is_in_vault = vault is not None and env in self._vaults[vault]
+        return {"source": {"type": "secrets"}, "overrides": [from_vault] if is_in_vault else []}
 
 
 def parse_store(text: str) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:

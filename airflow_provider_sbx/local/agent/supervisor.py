@@ -13,6 +13,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 from typing import Any, NoReturn
 
 from airflow_provider_sbx.local.agent import linux
@@ -84,8 +85,7 @@ class Supervisor:
         step = "start"
         try:
             os.setsid()
-            for target, fd in enumerate(self._stdio):
-                os.dup2(fd, target)
+            self._take_stdio()
             _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(self._request["nofile"], hard), hard))
             os.umask(0o022)
@@ -103,6 +103,14 @@ class Supervisor:
             os.write(error_writer, json.dumps({"step": step, "errno": error.errno}).encode("ascii"))
         finally:
             os._exit(127)
+
+    def _take_stdio(self) -> None:
+        user = self._request["user"]
+        for target, fd in enumerate(self._stdio):
+            if user is not None and stat.S_ISFIFO(os.fstat(fd).st_mode):
+                # Else it could not be opened by its name: /dev/stdout, /dev/stderr.
+                os.fchown(fd, user["uid"], user["gid"])
+            os.dup2(fd, target)
 
     def _become_user(self) -> None:
         user = self._request["user"]

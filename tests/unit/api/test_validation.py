@@ -1,0 +1,168 @@
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_sbx.api.errors import InvalidParameterError
+from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
+from airflow_provider_sbx.api.validation import (
+    check_choice,
+    check_command,
+    check_count,
+    check_env,
+    check_seconds,
+    check_stdin,
+    check_text,
+    process_parameters,
+    sandbox_spec,
+)
+
+
+def refused(check, *args, **options):
+    with pytest.raises(InvalidParameterError) as caught:
+        check(*args, **options)
+    assert caught.value.remedy
+    return caught.value.parameter
+
+
+def test_a_command_is_text_with_something_in_it():
+    assert check_command(" echo x ") == " echo x "
+
+
+@pytest.mark.parametrize("bad", [None, "", "  \n", 5, ["echo", "x"], b"echo", "echo \0"])
+def test_what_is_no_command_is_refused(bad):
+    assert refused(check_command, bad) == "command"
+
+
+def test_numbers_in_an_environment_become_text():
+    assert check_env({"A": "x", "_B1": 2, "C": 1.5, "D": ""}) == {"A": "x", "_B1": "2", "C": "1.5", "D": ""}
+    assert check_env(None) is None
+    assert check_env({}) == {}
+
+
+@pytest.mark.parametrize("bad", [[("A", "x")], "A=x", 5])
+def test_what_is_no_mapping_is_no_environment(bad):
+    assert refused(check_env, bad) == "env"
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A=B", "\u00c4", "A\0", "A\n", 5, None])
+def test_what_is_no_name_of_a_variable_is_refused(name):
+    assert refused(check_env, {name: "x"}) == "env"
+
+
+@pytest.mark.parametrize("value", [None, True, ["x"], {"x": 1}, b"x", timedelta(1), "a\0b"])
+def test_what_is_no_value_of_a_variable_is_refused_by_the_variables_name(value):
+    assert refused(check_env, {"OK": "x", "BAD": value}) == "env['BAD']"
+
+
+def test_a_refused_value_is_not_repeated():
+    with pytest.raises(InvalidParameterError) as caught:
+        check_env({"BAD": ["hunter2"]})
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", ["", " ", 5, "a\0"])
+def test_an_optional_text_is_text_or_missing(bad):
+    assert refused(check_text, "cwd", bad, what="a directory") == "cwd"
+    assert check_text("cwd", None, what="a directory") is None
+    assert check_text("cwd", "/w", what="a directory") == "/w"
+
+
+def test_input_is_text_bytes_or_missing_and_may_be_empty_or_hold_nul():
+    for value in (None, "", "x\0", b"\0"):
+        assert check_stdin(value) == value
+
+
+@pytest.mark.parametrize("bad", [5, ["x"], {"a": 1}, True])
+def test_what_can_not_be_written_is_refused(bad):
+    assert refused(check_stdin, bad) == "stdin"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(5, 5.0), (0.5, 0.5), ("7.5", 7.5), (timedelta(minutes=1), 60.0), (timedelta(milliseconds=1), 0.001)],
+)
+def test_a_duration_is_a_timedelta_or_seconds_also_as_text(value, seconds):
+    assert check_seconds("timeout", value) == seconds
+    assert check_seconds("timeout", None) is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [0, -1, 0.0, "0", "-3", "soon", "", timedelta(0), timedelta(-1), True, False, [5], float("nan"), "inf"],
+)
+def test_what_is_no_duration_above_zero_is_refused(bad):
+    assert refused(check_seconds, "timeout", bad) == "timeout"
+
+
+def test_a_choice_is_one_of_a_few():
+    assert check_choice("wait_strategy", "poll", ("poll", "wait")) == "poll"
+    assert refused(check_choice, "wait_strategy", "guess", ("poll", "wait")) == "wait_strategy"
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, "3", True, None])
+def test_a_count_is_a_whole_number_that_is_not_too_small(bad):
+    assert refused(check_count, "max_output_bytes", bad) == "max_output_bytes"
+    assert check_count("max_output_bytes", 0) == 0
+    assert refused(check_count, "n", 0, least=1) == "n"
+
+
+# --- parameters and specs --------------------------------------------------------------------
+
+
+def test_process_parameters_come_from_a_command_and_options_or_ready_made():
+    params = process_parameters("make", {"cwd": "/w", "env": {"N": 1}})
+
+    assert params == ProcessParameters(command="make", cwd="/w", env={"N": "1"})
+    assert process_parameters(params, {}) is params
+
+
+def test_options_beside_ready_made_parameters_are_a_mistake():
+    assert refused(process_parameters, ProcessParameters(command="x"), {"cwd": "/"}) == "cwd"
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
+        ({"cwdd": "/"}, "cwdd"),
+        ({"timeout_ms": 0}, "timeout_ms"),
+        ({"timeout_ms": "soon"}, "timeout_ms"),
+        ({"env": {"1": "x"}}, "env"),
+        ({"env": {"A": "x"}, "secrets": {"A": "n"}}, "parameters"),
+        ({"secrets": {"A": {"name": "no/slash"}}}, "secrets.A.name"),
+        ({"run_as": 5}, "run_as"),
+        ({"cwd": "/\0"}, "cwd"),
+        ({"vault": "a\0"}, "vault"),
+    ],
+)
+def test_an_option_that_can_not_be_right_is_refused_by_its_name(options, parameter):
+    assert refused(process_parameters, "x", options) == parameter
+
+
+def test_an_unknown_option_is_answered_with_the_known_ones():
+    with pytest.raises(InvalidParameterError, match="run_as"):
+        process_parameters("x", {"user": "root"})
+
+
+def test_a_spec_comes_from_a_dict_or_ready_made():
+    spec = sandbox_spec({"image_name": "python", "cpu": 2})
+
+    assert spec == SandboxSpec(image_name="python", cpu=2)
+    assert sandbox_spec(spec) is spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "parameter"),
+    [
+        ("python", "sandbox"),
+        ({}, "sandbox"),
+        ({"image": "python"}, "sandbox['image']"),
+        ({"image_name": "python", "cpu": "many"}, "sandbox['cpu']"),
+        ({"image_name": ""}, "sandbox['image_name']"),
+        ({"image_name": "a\0"}, "sandbox['image_name']"),
+        ({"image_name": "a", "allow_out": ["h", "\0"]}, "sandbox['allow_out']"),
+        ({"image_name": "a", "mounts": {"/m": {"id": "\0"}}}, "sandbox['mounts']['/m']['id']"),
+    ],
+)
+def test_a_spec_that_can_not_be_right_is_refused_by_its_member(spec, parameter):
+    assert refused(sandbox_spec, spec) == parameter

@@ -1,0 +1,44 @@
+"""For the unit tests: no connection and no key of the machine's may leak into them."""
+
+import os
+import tempfile
+
+import httpx
+import httpx_aiohttp
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from tests.unit.client.twins import Service
+
+# The machine may be busy with others: a slow example is no failure.
+set_hypothesis_home_dir(tempfile.gettempdir())  # else it writes into the checkout
+settings.register_profile(
+    "unit", deadline=None, max_examples=80, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unit")
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("AIRFLOW_CONN_", "HYPERBROWSER_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def service():
+    """A sandbox service at the transport of a client."""
+    return Service()
+
+
+@pytest.fixture
+def network(monkeypatch, service):
+    """Let the service stand where the network of every client is."""
+
+    async def answer(_, request):
+        return service.answer(request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda _, request: service.answer(request))
+    monkeypatch.setattr(httpx_aiohttp.AiohttpTransport, "handle_async_request", answer)
+    return service

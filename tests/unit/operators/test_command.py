@@ -1,0 +1,105 @@
+"""Commands and script files, and what is known at parse time."""
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sbx.operators.command import (
+    check_if_known,
+    is_known,
+    is_python_file,
+    is_script_file,
+    python_script,
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["job.py", "scripts/job.py", "./run.sh", "nightly.bash", "{{dag.dag_id}}.sh"]
+)
+def test_one_word_with_a_scripts_suffix_is_a_file(name):
+    assert is_script_file(name)
+    assert is_python_file(name) is name.endswith(".py")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["python main.py", "sh run.sh", "cat job.py | wc", "job.pyc", "job.py ", "", "echo a\nrun.sh", None, 5],
+)
+def test_anything_else_is_a_command(command):
+    assert not is_script_file(command)
+    assert not is_python_file(command)
+
+
+def run(command, *, stdin="", shell="/bin/sh"):
+    # The script runs under `python3`, which is to be the one of the tests.
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    return subprocess.run(
+        [shell, "-c", command], input=stdin, capture_output=True, text=True, env={"PATH": path}, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys; print(sys.stdin.read(), end='')",
+        "import sys\nprint(sys.stdin.read(), end='')\n",
+        "import sys\n" + f"# {'x' * 78}\n" * 1000 + "print(sys.stdin.read(), end='')\n",
+    ],
+    ids=["no line end", "line end", "longer than a pipe holds"],
+)
+def test_a_python_script_runs_with_its_standard_input_left_free(source):
+    done = run(python_script(source), stdin="the input")
+
+    assert (done.stdout, done.stderr, done.returncode) == ("the input", "", 0)
+
+
+def test_a_python_script_ends_with_its_own_exit_code_and_traceback():
+    done = run(python_script("import sys\nsys.exit(7)"))
+    assert done.returncode == 7
+
+    done = run(python_script("x = 1\nraise RuntimeError('boom')"))
+    assert done.returncode == 1
+    assert "line 2" in done.stderr
+    assert "boom" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["$HOME `exit 3` \\ \\n", "EOF", "SBX_0", "'\"", "\u20ac\u2028", "$(exit 3)"]
+)
+def test_the_shell_reads_nothing_of_a_python_script(text):
+    done = run(python_script(f"print(r'''{text} ''', end='')"))
+
+    assert (done.stdout, done.returncode) == (f"{text} ", 0)
+
+
+def test_a_python_script_that_holds_another_one_runs_as_well():
+    inner = "print('inner')\n"
+    outer = f"import subprocess\nsubprocess.run(['/bin/sh', '-c', {python_script(inner)!r}], check=True)\n"
+
+    assert run(python_script(outer)).stdout == "inner\n"
+
+
+@pytest.mark.parametrize(
+    "value", ["x", "", None, 5, 0.5, True, b"x", timedelta(1), {"a": ["b", {"c": 1}]}, [], ("x",), "{x}"]
+)
+def test_plain_values_are_known_at_parse_time(value):
+    assert is_known(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["{{ ds }}", "a {% if x %}", "{# c #}", {"A": "{{ x }}"}, {"{{ x }}": "a"}, ["{{ x }}"], object()],
+)
+def test_templates_and_results_of_other_tasks_are_not(value):
+    assert not is_known(value)
+
+
+def test_what_is_not_known_is_not_checked_yet():
+    checked = []
+    for value in ("known", "{{ unknown }}", object()):
+        check_if_known(value, checked.append)
+
+    assert checked == ["known"]

@@ -1,0 +1,251 @@
+"""A task that waits in the triggerer: what is handed over, and what is made of the event."""
+
+import time
+from datetime import timedelta
+
+import httpx
+import pytest
+from airflow.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+
+from airflow_provider_sbx.api import errors
+from airflow_provider_sbx.compat import TaskDeferralError
+from airflow_provider_sbx.operators.process import SandboxProcessOperator
+from tests.unit.builders import (
+    PROCESS,
+    SANDBOX,
+    T0_MS,
+    process_body,
+    result_body,
+    sandbox_body,
+    sse,
+    sse_output,
+)
+from tests.unit.client.twins import event_stream, held_stream
+
+P = "/sandbox/processes"
+START, STDIN = ("POST", P), ("POST", f"{P}/{PROCESS}/stdin")
+GET, SIGNAL = ("GET", f"{P}/{PROCESS}"), ("POST", f"{P}/{PROCESS}/signal")
+WAIT = ("POST", f"{P}/{PROCESS}/wait")
+STOP = ("PUT", f"/api/sandbox/{SANDBOX}/stop")
+STARTED = sse("started", process_body())
+ENDED = {
+    "sandbox_id": SANDBOX,
+    "process_id": PROCESS,
+    "status": "exited",
+    "exit_code": 0,
+    "started_at": T0_MS,
+    "completed_at": T0_MS + 1_000,
+}
+
+
+def operator(**options):
+    return SandboxProcessOperator(
+        **{"task_id": "task", "command": "sleep 9", "sandbox_id": SANDBOX} | options
+    )
+
+
+def defer(network, context, **options):
+    """Run a task whose process goes on, and return what it deferred with."""
+    network.queue(*START, held_stream(STARTED, sse_output(1, "a\nhalf")))
+    network.queue(*STDIN, {"success": True})
+    with pytest.raises(TaskDeferred) as caught:
+        operator(**{"defer_after": 0.05} | options).execute(context)
+    return caught.value
+
+
+def complete(context, event=None, *, owns_sandbox=False, attached=False, **options):
+    kwargs = {"owns_sandbox": owns_sandbox, "attached": attached}
+    return operator(**options).execute_complete(context, event, **kwargs)
+
+
+# --- handing over ----------------------------------------------------------------------------
+
+
+def test_a_process_that_goes_on_is_handed_to_the_triggerer_with_what_was_read_of_it(network, context_of):
+    context = context_of()
+
+    deferred = defer(network, context, wait_strategy="stream", kill_grace=3, max_log_bytes=5000)
+
+    assert deferred.method_name == "execute_complete"
+    assert deferred.kwargs == {"owns_sandbox": False, "attached": False}
+    trigger = deferred.trigger
+    assert (trigger.sandbox_id, trigger.process_id) == (SANDBOX, PROCESS)
+    assert (trigger.wait_strategy, trigger.kill_grace, trigger.max_log_bytes) == ("stream", 3, 5000)
+    assert trigger.state["next_seq"] == 2
+    assert abs(trigger.deferred_at - time.time()) < 5
+    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS}
+
+
+def test_a_process_that_ends_soon_needs_no_triggerer(network, context_of):
+    network.queue(*START, event_stream(STARTED, sse("done", result_body(exit_code=0))))
+    network.queue(*STDIN, {"success": True})
+
+    assert operator(defer_after=60).execute(context_of())["exit_code"] == 0
+
+
+def test_a_wait_without_a_limit_has_none_in_the_triggerer_either(network, context_of):
+    deferred = defer(network, context_of())
+
+    assert deferred.trigger.deadline is None
+    assert deferred.timeout is None
+
+
+@pytest.mark.parametrize("name", ["timeout", "execution_timeout"])
+def test_the_triggers_deadline_is_absolute_and_comes_before_airflows(network, context_of, name):
+    deferred = defer(network, context_of(), **{name: timedelta(seconds=300)})
+
+    left = deferred.trigger.deadline - time.time()
+    assert 290 < left < 320
+    assert deferred.timeout.total_seconds() > left + 60
+
+
+def test_a_sandbox_made_for_the_task_outlives_the_worker(network, context_of):
+    network.queue("POST", "/api/sandbox", sandbox_body())
+
+    deferred = defer(network, context_of(), sandbox_id=None, sandbox={"image_name": "python"})
+
+    assert deferred.trigger.owns_sandbox
+    assert deferred.kwargs["owns_sandbox"]
+    assert not any(asked.startswith("PUT") for asked in network.asked())
+
+
+def test_nothing_that_is_handed_over_is_secret(network, context_of):
+    deferred = defer(network, context_of(), env={"PASSWORD": "hunter2"}, stdin="hunter2")
+
+    shown = repr(deferred.trigger.serialize()) + repr(deferred.kwargs)
+    assert "hunter2" not in shown
+    assert "hb_secret" not in shown
+    assert "token-1" not in shown
+
+
+def test_a_process_that_nobody_waits_for_ends_the_task_at_once(network, context_of):
+    network.queue(*START, {"process": process_body()})
+    network.queue("GET", f"{P}/{PROCESS}/stream", held_stream())
+
+    result = operator(wait_for_completion=False).execute(context_of())
+
+    assert result == {"sandbox_id": SANDBOX, "process_id": PROCESS}
+    assert network.asked("POST") == [f"POST {P}"]  # its input stays open
+
+
+# --- coming back -----------------------------------------------------------------------------
+
+
+def test_the_result_is_that_of_a_task_that_waited_in_the_worker(network, context_of):
+    network.queue(*WAIT, {"result": result_body(stdout="a\nb\n", stderr="e\n")})
+
+    result = complete(context_of(), ENDED)
+
+    assert (result["status"], result["exit_code"]) == ("exited", 0)
+    assert (result["stdout"], result["stderr"], result["output_lost"]) == ("a\nb\n", "e\n", False)
+    assert result["completed_at"] == "2023-11-14T22:13:21.000+00:00"
+
+
+def test_output_that_can_not_be_fetched_any_more_fails_no_task(network, context_of):
+    network.queue(*WAIT, httpx.Response(404, json={"error": "gone"}))
+
+    result = complete(context_of(), ENDED)
+
+    assert (result["exit_code"], result["stdout"], result["output_lost"]) == (0, "", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"exit_code": 99}, AirflowSkipException),
+        ({"exit_code": 3}, errors.ProcessFailedError),
+        ({"exit_code": None}, errors.ProcessFailedError),
+        ({"status": "killed", "exit_code": None}, errors.ProcessKilledError),
+        ({"status": "timed_out", "exit_code": None}, errors.ProcessTimedOutError),
+        ({"status": "brand-new"}, errors.ProcessFailedError),
+        ({"status": None, "deadline_passed": True, "error": "it was killed"}, errors.ProcessTimedOutError),
+        ({"status": None}, errors.ProcessTimedOutError),
+        ({"failure": "sandbox_not_running", "error": "stopped"}, AirflowFailException),
+        ({"failure": "refused"}, AirflowFailException),
+        ({"failure": "not_found"}, AirflowFailException),
+        ({"failure": "invalid"}, AirflowFailException),
+        ({"failure": "unavailable", "error": "out of reach"}, errors.ServiceError),
+        ({"failure": "service"}, errors.ServiceError),
+    ],
+)
+def test_each_other_end_is_told_apart_as_in_the_worker(network, context_of, changes, kind):
+    network.queue(*WAIT, {"result": result_body(stderr="the end of it")})
+
+    with pytest.raises(kind) as caught:
+        complete(context_of(), ENDED | changes)
+    assert isinstance(caught.value, AirflowFailException) is (kind is AirflowFailException)
+
+
+@pytest.mark.parametrize("odd", [None, {}, "done", {"status": "success"}, ENDED | {"exit_code": "zero"}])
+def test_a_missing_or_odd_event_is_a_failure_and_never_a_success(network, context_of, odd):
+    with pytest.raises(errors.SandboxError, match="without a readable event"):
+        complete(context_of(), odd)
+
+
+@pytest.mark.parametrize("changes", [{}, {"exit_code": 1}, {"failure": "not_found"}, {"status": None}])
+def test_a_sandbox_made_for_the_task_is_stopped_whatever_the_end(network, context_of, changes):
+    network.queue(*WAIT, {"result": result_body()})
+    network.queue(*STOP, {"success": True})
+
+    try:
+        complete(context_of(), ENDED | changes, owns_sandbox=True)
+    except (errors.SandboxError, AirflowFailException):
+        assert changes
+    assert network.asked()[-1] == f"PUT {STOP[1]}"
+
+
+@pytest.mark.xfail(strict=True, reason="the event is read before the sandbox is taken charge of: it leaks")
+def test_it_is_stopped_as_well_where_the_event_can_not_be_read(network, context_of):
+    network.queue(*STOP, {"success": True})
+    context = context_of()
+    context["ti"].pushed.update(sandbox_id=SANDBOX, process_id=PROCESS)
+
+    with pytest.raises(errors.SandboxError):
+        complete(context, None, owns_sandbox=True)
+    assert f"PUT {STOP[1]}" in network.asked()
+
+
+def test_a_process_that_a_clear_had_killed_is_started_anew_by_the_try_that_had_attached(network, context_of):
+    network.queue(*START, event_stream(STARTED, sse_output(1, "new\n"), sse("done", result_body(last_seq=1))))
+    network.queue(*STDIN, {"success": True})
+
+    result = complete(context_of(), ENDED | {"status": "killed", "exit_code": None}, attached=True)
+
+    assert result["stdout"] == "new\n"
+
+
+# --- a wait that breaks, and a task that is killed -------------------------------------------
+
+
+def test_a_task_whose_trigger_never_ran_ends_its_process(network, context_of):
+    network.queue(*GET, {"process": process_body()})
+    network.queue(*SIGNAL, {"process": process_body()})
+    network.queue(*WAIT, {"result": result_body(status="killed")})
+    context = context_of()
+    context["ti"].pushed.update(sandbox_id=SANDBOX, process_id=PROCESS)
+
+    with pytest.raises(TaskDeferralError):
+        operator().resume_execution("__fail__", {"error": "Trigger failure"}, context)
+    assert network.asked() == [f"GET {GET[1]}", f"POST {SIGNAL[1]}", f"POST {WAIT[1]}"]
+
+
+def test_killing_a_task_that_has_not_begun_asks_for_nothing(network):
+    operator().on_kill()
+
+    assert network.requests == []
+
+
+def test_killing_a_task_ends_its_process(network, context_of):
+    task, context = operator(defer_after=0.05), context_of()
+    network.queue(*START, held_stream(STARTED))
+    network.queue(*STDIN, {"success": True})
+    with pytest.raises(TaskDeferred):
+        task.execute(context)
+    before = len(network.asked())
+    network.queue(*GET, {"process": process_body()})
+    network.queue(*SIGNAL, {"process": process_body()})
+    network.queue(*WAIT, {"result": result_body(status="killed")})
+
+    task.on_kill()
+
+    assert network.asked()[before:] == [f"GET {GET[1]}", f"POST {SIGNAL[1]}", f"POST {WAIT[1]}"]

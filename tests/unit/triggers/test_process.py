@@ -1,0 +1,203 @@
+"""The trigger, over a service that stands where the network would."""
+
+import inspect
+import json
+import time
+from importlib import import_module
+
+import httpx
+import pytest
+from airflow.exceptions import AirflowNotFoundException
+
+from airflow_provider_sbx.api import errors
+from airflow_provider_sbx.triggers.event import ProcessEvent
+from airflow_provider_sbx.triggers.process import SandboxProcessTrigger, failure_of
+from tests.unit.builders import API_KEY, PROCESS, SANDBOX, process_body, result_body, sse, sse_output
+from tests.unit.client.twins import event_stream, held_stream
+
+P = f"/sandbox/processes/{PROCESS}"
+STREAM = ("GET", f"{P}/stream")
+EVERY = {
+    "sandbox_id": SANDBOX,
+    "process_id": PROCESS,
+    "sbx_conn_id": "mine",
+    "wait_strategy": "poll",
+    "poll_interval": 2.5,
+    "max_log_bytes": 17,
+    "state": {"next_seq": 4, "lines": None},
+    "deadline": 1_800_000_000.5,
+    "kill_grace": 3.0,
+    "owns_sandbox": True,
+    "deferred_at": 1_700_000_000.5,
+}
+
+
+@pytest.fixture(autouse=True)
+def _connection(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SBX_DEFAULT", f'{{"conn_type": "sbx", "password": "{API_KEY}"}}')
+
+
+def trigger(**options):
+    return SandboxProcessTrigger(sandbox_id=SANDBOX, process_id=PROCESS, **options)
+
+
+async def fired(found):
+    events = [event.payload async for event in found.run()]
+    assert len(events) == 1
+    return ProcessEvent.read(json.loads(json.dumps(events[0])))
+
+
+# --- serialization ---------------------------------------------------------------------------
+
+
+def test_a_trigger_is_built_again_from_what_it_serializes_to():
+    path, kwargs = SandboxProcessTrigger(**EVERY).serialize()
+    module, _, name = path.rpartition(".")
+
+    again = getattr(import_module(module), name)(**json.loads(json.dumps(kwargs)))
+
+    assert again.serialize() == (path, EVERY)
+
+
+def test_every_argument_is_serialized():
+    arguments = set(inspect.signature(SandboxProcessTrigger.__init__).parameters) - {"self"}
+
+    assert set(trigger().serialize()[1]) == arguments == set(EVERY)
+
+
+def test_no_argument_can_hold_a_key_a_token_or_an_environment():
+    names = " ".join(EVERY)
+
+    assert not any(word in names for word in ("key", "token", "env", "password", "command", "stdin"))
+
+
+def test_making_a_trigger_reads_no_connection():
+    trigger(sbx_conn_id="there-is-none")
+
+
+# --- running ---------------------------------------------------------------------------------
+
+
+async def test_it_follows_the_process_and_fires_one_event(network):
+    network.queue(
+        *STREAM, event_stream(sse_output(1, "a\n"), sse("done", result_body(exit_code=3, last_seq=1)))
+    )
+
+    event = await fired(trigger())
+
+    assert (event.status, event.exit_code, event.failure) == ("exited", 3, None)
+    assert not event.output_lost
+
+
+async def test_it_goes_on_where_the_worker_left_off(network):
+    network.queue(*STREAM, event_stream(sse("done", result_body(last_seq=4))))
+
+    await fired(trigger(state={"next_seq": 5, "logged_bytes": 9, "output_lost": True}))
+
+    assert network.asked() == [f"GET {P}/stream?from_seq=5"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (httpx.Response(404, json={"error": "x"}), "not_found"),
+        (httpx.Response(403, json={"error": "x"}), "refused"),
+        (httpx.Response(409, json={"error": "x", "code": "sandbox_not_running"}), "sandbox_not_running"),
+        (httpx.Response(400, json={"error": "x"}), "service"),
+    ],
+)
+async def test_what_ends_the_wait_is_told_by_a_word_and_no_event_is_missing(network, answer, failure):
+    network.queue(*STREAM, answer)
+
+    event = await fired(trigger())
+
+    assert (event.failure, event.status) == (failure, None)
+    assert event.error
+
+
+async def test_a_connection_that_is_not_there_is_told_as_well(network):
+    event = await fired(trigger(sbx_conn_id="there-is-none"))
+
+    assert event.failure == "invalid"
+    assert "there-is-none" in event.error
+
+
+async def test_a_process_whose_time_is_up_is_ended(network):
+    network.queue(
+        *STREAM, held_stream(), event_stream(sse_output(1, "bye\n"), sse("done", result_body(last_seq=1)))
+    )
+    network.queue("GET", P, {"process": process_body()})
+    network.queue("POST", f"{P}/signal", {"process": process_body()})
+    network.queue("POST", f"{P}/wait", {"result": result_body(status="killed")})
+
+    event = await fired(trigger(deadline=time.time() + 0.05))
+
+    assert event.deadline_passed
+    assert (event.status, event.failure, event.error) == (None, None, "it ended after TERM")
+
+
+async def test_no_event_is_fired_before_the_worker_can_have_left(network, monkeypatch):
+    naps = []
+
+    async def nap(seconds):
+        naps.append(seconds)
+
+    network.queue(*STREAM, event_stream(sse("done", result_body())))
+    found = trigger(deferred_at=time.time())
+    monkeypatch.setattr("airflow_provider_sbx.triggers.process.asyncio.sleep", nap)
+
+    await fired(found)
+
+    assert 5 < naps[-1] < 10
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (errors.SandboxNotRunningError("x", status_code=409), "sandbox_not_running"),
+        (errors.AuthenticationError("x", status_code=401), "refused"),
+        (errors.NotFoundError("x", status_code=404), "not_found"),
+        (errors.ServiceUnavailableError("x"), "unavailable"),
+        (errors.InvalidParameterError("a", "b", "c"), "invalid"),
+        (AirflowNotFoundException("x"), "invalid"),
+        (errors.ResponseError("x", status_code=500), "service"),
+        (errors.TransportError("x", surely_unsent=False), "service"),
+    ],
+)
+def test_each_error_has_its_word(error, word):
+    assert failure_of(error) == word
+
+
+# --- being killed ----------------------------------------------------------------------------
+
+
+async def test_being_killed_ends_the_process(network):
+    network.queue("GET", P, {"process": process_body()})
+    network.queue("POST", f"{P}/signal", {"process": process_body()})
+    network.queue("POST", f"{P}/wait", {"result": result_body(status="killed")})
+
+    await trigger().on_kill()
+
+    assert network.asked() == [f"GET {P}", f"POST {P}/signal", f"POST {P}/wait"]
+
+
+@pytest.mark.parametrize(("status", "stops"), [("running", True), ("exited", False)])
+async def test_a_sandbox_made_for_the_task_is_stopped_with_it_unless_its_result_may_be_read(
+    network, status, stops
+):
+    network.queue("GET", P, {"process": process_body(status=status)})
+    network.queue("POST", f"{P}/signal", {"process": process_body()})
+    network.queue("POST", f"{P}/wait", {"result": result_body(status="killed")})
+    network.queue("PUT", f"/api/sandbox/{SANDBOX}/stop", {"success": True})
+
+    await trigger(owns_sandbox=True).on_kill()
+
+    assert (f"PUT /api/sandbox/{SANDBOX}/stop" in network.asked()) is stops
+
+
+async def test_a_service_that_can_not_be_reached_breaks_no_triggerer(network):
+    network.queue("GET", P, httpx.Response(404, json={"error": "x"}))
+    await trigger().on_kill()
+
+    network.queue("GET", P, httpx.Response(400, json={"error": "x"}))
+    await trigger().on_kill()
