@@ -36,4 +36,8 @@ def emitter(log: Any) -> Emit:
 def log_time(timestamp_us: int) -> str:
     """Return a time in microseconds since 1970 as a log record has it."""
     seconds, microseconds = divmod(timestamp_us, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds).isoformat()
+    try:
+        time = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError):  # no time that a calendar has: the line matters more
+        time = datetime.now(UTC)
+    return time.replace(microsecond=microseconds).isoformat()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -92,15 +92,17 @@ def check_stdin(value: object) -> str | bytes | None:
     )
 
 
-def check_seconds(parameter: str, value: object) -> float | None:
+def check_seconds(parameter: str, value: object, *, or_zero: bool = False) -> float | None:
     """Return a duration in seconds.
 
     :param value: a timedelta, a number of seconds, or text that is one (a rendered template).
+    :param or_zero: whether it may be zero.
     :raises InvalidParameterError: it is none, or not above zero.
     """
     if value is None:
         return None
-    remedy = "Give a timedelta or a number of seconds above 0."
+    least = "of 0 or more" if or_zero else "above 0"
+    remedy = f"Give a timedelta or a number of seconds {least}."
     seconds = math.nan
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -113,8 +115,8 @@ def check_seconds(parameter: str, value: object) -> float | None:
             raise InvalidParameterError(parameter, f"{value!r} is not a number", remedy) from None
     else:
         raise InvalidParameterError(parameter, f"{value!r} is not a duration", remedy)
-    if not math.isfinite(seconds) or seconds <= 0:
-        raise InvalidParameterError(parameter, f"{value!r} is not above zero", remedy)
+    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not or_zero):
+        raise InvalidParameterError(parameter, f"{value!r} is not {least}", remedy)
     return seconds
 
 
@@ -126,6 +128,27 @@ def check_choice(parameter: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise InvalidParameterError(parameter, f"{value!r} is unknown", f"Use one of {', '.join(choices)}.")
     return value
+
+
+def check_exit_codes(parameter: str, value: object) -> Container[int]:
+    """Return exit codes as something to look them up in.
+
+    :param value: a code, a container of codes, or None for none.
+    :raises InvalidParameterError: it is neither, or holds something else.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    is_container = isinstance(value, Container) and not isinstance(value, str | bytes)
+    if not is_container or (
+        isinstance(value, Iterable)
+        and any(isinstance(code, bool) or not isinstance(code, int) for code in value)
+    ):
+        raise InvalidParameterError(
+            parameter, f"{value!r} is no exit code", "Give a whole number, a list of some, or None."
+        )
+    return value  # type: ignore[return-value]  # a container of whatever it takes to be a code
 
 
 def check_count(parameter: str, value: object, *, least: int = 0) -> int:

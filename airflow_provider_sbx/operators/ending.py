@@ -114,4 +114,7 @@ def as_task_failure(error: SandboxError, *, replaceable_sandbox: bool) -> Except
 def _iso(milliseconds: int | None) -> str | None:
     if milliseconds is None:
         return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError):  # no time that a calendar has
+        return None

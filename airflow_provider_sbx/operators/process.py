@@ -17,6 +17,7 @@ from airflow_provider_sbx.api.validation import (
     check_command,
     check_count,
     check_env,
+    check_exit_codes,
     check_seconds,
     check_stdin,
     check_text,
@@ -70,8 +71,8 @@ class SandboxExecOperator(SandboxTask):
     :param skip_on_exit_code: exit code or codes that skip the task; None for none.
     :param deferrable: wait in the triggerer, with no worker slot held; by default what
         `[operators] default_deferrable` says.
-    :param defer_after: wait in the worker for so long before deferring, in seconds, so that a short
-        command needs no round trip.
+    :param defer_after: wait in the worker for so long before deferring, as a timedelta or in seconds,
+        so that a short command needs no round trip.
     :param wait_strategy: `stream` shows output as it comes; `wait` (one long request after another)
         and `poll` (a look every `poll_interval`) show it at the end and hold less.
     :param log_output: write the output into the task's log; without it, `stream` becomes `wait`.
@@ -124,7 +125,7 @@ class SandboxExecOperator(SandboxTask):
         timeout: timedelta | float | str | None = None,
         skip_on_exit_code: int | Container[int] | None = 99,
         deferrable: bool | None = None,
-        defer_after: float = 2.0,
+        defer_after: timedelta | float = 2.0,
         wait_strategy: str = WaitStrategy.STREAM.value,
         log_output: bool = True,
         poll_interval: float = 5.0,
@@ -200,10 +201,9 @@ class SandboxExecOperator(SandboxTask):
         self._check_one_sandbox()
         check_choice("wait_strategy", self.wait_strategy, tuple(WaitStrategy))
         check_seconds("poll_interval", self.poll_interval)
-        if self.kill_grace != 0:
-            check_seconds("kill_grace", self.kill_grace)
-        if self.defer_after != 0:
-            check_seconds("defer_after", self.defer_after)
+        check_seconds("kill_grace", self.kill_grace, or_zero=True)
+        check_seconds("defer_after", self.defer_after, or_zero=True)
+        check_exit_codes("skip_on_exit_code", self.skip_on_exit_code)
         check_count("max_log_bytes", self.max_log_bytes, least=1)
         if check_count("max_output_bytes", self.max_output_bytes) > _MOST_OUTPUT_BYTES:
             raise InvalidParameterError(
@@ -246,6 +246,7 @@ class SandboxExecOperator(SandboxTask):
         strategy = self.wait_strategy
         if not self.log_output and strategy == WaitStrategy.STREAM:
             strategy = WaitStrategy.WAIT.value
+        defer_after = check_seconds("defer_after", self.defer_after, or_zero=True)
         return Options(
             wait_strategy=strategy,
             poll_interval=check_seconds("poll_interval", self.poll_interval) or 5.0,
@@ -254,12 +255,12 @@ class SandboxExecOperator(SandboxTask):
             kill_grace=self._grace,
             stdin=self._stdin(),
             wait_for_completion=self._waits(),
-            defer_after=self.defer_after if deferrable and self._waits() else None,
+            defer_after=defer_after if deferrable and self._waits() else None,
         )
 
     @property
     def _grace(self) -> float:
-        return check_seconds("kill_grace", self.kill_grace) or 0.0 if self.kill_grace != 0 else 0.0
+        return check_seconds("kill_grace", self.kill_grace, or_zero=True) or 0.0
 
     def _stdin(self) -> str | bytes | None:
         return None

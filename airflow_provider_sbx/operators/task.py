@@ -30,7 +30,7 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, SandboxSpec
 from airflow_provider_sbx.api.output import bounded_tail
 from airflow_provider_sbx.api.steps import Outcome
-from airflow_provider_sbx.api.validation import check_text, sandbox_spec
+from airflow_provider_sbx.api.validation import check_exit_codes, check_text, sandbox_spec
 from airflow_provider_sbx.compat import TaskDeferralError, TaskDeferralTimeout
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.operators.attempt import Attempt
@@ -190,7 +190,11 @@ class SandboxTask(BaseOperator):
         :param attached: the process was found, not started, by this try.
         """
         attempt = Attempt(context)
-        end = ProcessEvent.read(event)
+        try:
+            end = ProcessEvent.read(event)
+        except SandboxError:
+            self._end_abandoned(context, owns_sandbox=owns_sandbox)
+            raise
         with SandboxHook(self.sbx_conn_id) as hook:
             try:
                 if attached and end.status is ProcessStatus.KILLED:
@@ -244,7 +248,10 @@ class SandboxTask(BaseOperator):
         code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
         self.log.info("Process %s: %s%s.", process_id, outcome.status.value, code)
         raise_unless_success(
-            sandbox_id, process_id, outcome, skip_on_exit_code=_codes(self.skip_on_exit_code)
+            sandbox_id,
+            process_id,
+            outcome,
+            skip_on_exit_code=check_exit_codes("skip_on_exit_code", self.skip_on_exit_code),
         )
         result = result_of(sandbox_id, process_id, outcome)
         return self.output_processor(result) if self.output_processor else result
@@ -270,10 +277,11 @@ class SandboxTask(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):
-            self._end_abandoned(context)
+            self._end_abandoned(context, owns_sandbox=self.sandbox is not None)
             raise
 
-    def _end_abandoned(self, context: Context) -> None:
+    def _end_abandoned(self, context: Context, *, owns_sandbox: bool) -> None:
+        """End a process whose trigger did not tell of it; who it is stands in XCom."""
         ti = context["ti"]
         sandbox_id, process_id = (
             ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
@@ -281,22 +289,19 @@ class SandboxTask(BaseOperator):
         )
         if not sandbox_id or not process_id:
             return
-        try:
-            with SandboxHook(self.sbx_conn_id) as hook:
+        with SandboxHook(self.sbx_conn_id) as hook:
+            try:
                 ending = hook.get_conn().converse(
                     sandbox_id, terminate(process_id, grace_seconds=self._grace)
                 )
                 self.log.info("Process %s was to be ended: %s.", process_id, ending.how)
-                if self.sandbox is not None:
+            except ServiceError as error:
+                self.log.warning(
+                    "Process %s could not be ended: it may still be running. %s", process_id, error
+                )
+            finally:
+                if owns_sandbox:
                     self._stop(hook, sandbox_id)
-        except SandboxError as error:
-            self.log.warning("Process %s could not be ended: it may still be running. %s", process_id, error)
-
-
-def _codes(skip_on_exit_code: int | Container[int] | None) -> Container[int]:
-    if skip_on_exit_code is None:
-        return ()
-    return (skip_on_exit_code,) if isinstance(skip_on_exit_code, int) else skip_on_exit_code
 
 
 def _failure(end: ProcessEvent) -> SandboxError:

@@ -193,6 +193,17 @@ async def test_a_timeout_of_somebody_elses_is_not_taken_for_ones_own(service):
         await limited()
 
 
+async def test_a_timeout_that_the_log_raises_is_not_taken_for_ones_own_either(service):
+    service.queue(*STREAM, held_stream(sse_output(1, "a\n")))
+
+    def emit(_):
+        raise TimeoutError
+
+    async with client_of(service) as client:
+        with pytest.raises(TimeoutError):
+            await follow(client, SANDBOX, machine(), emit, until=time.time() + 60)
+
+
 async def test_being_cancelled_closes_the_stream(service):
     opened = held_stream(sse_output(1, "a\n"))
     service.queue(*STREAM, opened)

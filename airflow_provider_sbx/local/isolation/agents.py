@@ -91,8 +91,9 @@ class Command:
 class Agent:
     """A sandbox's agent, running."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket, room: Room) -> None:
         self._process = process
+        self._room = room
         self._control = control
         self._sending = asyncio.Lock()
 
@@ -122,9 +123,10 @@ class Agent:
                 )
             except OSError as error:
                 ours.close()
+                room.remove()
                 raise AgentError(str(error)) from error
         ours.setblocking(False)
-        agent = cls(process, ours)
+        agent = cls(process, ours, room)
         try:
             await agent._send(room.config)
             async with asyncio.timeout(_READY_SECONDS):
@@ -165,6 +167,8 @@ class Agent:
             log.warning("a sandbox's first process had to be killed")
             self._process.kill()
             await self._process.wait()
+        # The agent has done so, unless somebody killed it.
+        await asyncio.to_thread(self._room.remove)
 
     async def wait(self) -> None:
         """Return when the agent has ended, whatever the reason."""

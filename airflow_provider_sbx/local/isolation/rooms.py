@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ class Room:
         if run_as in (UBUNTU.name, ROOT.name):
             raise ApiError(400, "run_as_unavailable", f"can't run as {run_as}: {self.missing}")
         raise invalid(f"unknown user {run_as!r}: runAs must be a user of the sandbox", "unknown_user")
+
+    def remove(self) -> None:
+        """Remove what the room left on the host's disk."""
+        if (scratch := self.config.get("scratch")) is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def environment(self, account: Account) -> dict[str, str]:
         """Return what every command of an account finds in its environment. Nothing of the server's."""

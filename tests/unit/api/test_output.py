@@ -279,7 +279,7 @@ def test_a_tail_of_nothing_keeps_nothing_and_says_so():
     assert bounded_tail("", 0) == ("", False)
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=[])))
+@given(st.text(st.sampled_from("a\u20ac\0\n\ud83d\ude00\udfff")))
 def test_clean_text_fits_into_a_database(text):
     cleaned = clean_text(text)
 

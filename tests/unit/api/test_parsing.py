@@ -18,7 +18,7 @@ def test_sound_json_is_read_as_it_is(value, ascii_only):
     assert parse_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=[])))
+@given(st.text(st.sampled_from("ab\ud83d\ude00\udfff")))
 def test_half_a_character_becomes_one_that_can_be_written(text):
     read = parse_json(json.dumps({text: [text]}))
 

@@ -139,7 +139,12 @@ def test_a_sandbox_that_was_stopped_meanwhile_is_found_out_by_its_refused_token(
 async def test_many_at_once_renew_a_token_once():
     service = Service()
     service.queue(*GET, *[OK] * 20)
-    transport = httpx.MockTransport(service.answer_async)
+
+    async def answer(request):
+        await asyncio.sleep(0)  # as a network would, so that the others come meanwhile
+        return service.answer(request)
+
+    transport = httpx.MockTransport(answer)
     async with AsyncSandboxClient(API_KEY, CONTROL, transport=transport) as client:
         await asyncio.gather(*[client.get_process(SANDBOX, PROCESS) for _ in range(20)])
 

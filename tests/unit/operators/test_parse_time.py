@@ -173,13 +173,11 @@ def test_a_one_shot_command_waits_where_the_configuration_says(monkeypatch):
 # --- found wanting ---------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="checked nowhere: a text breaks `in` after the process has run")
 @pytest.mark.parametrize("bad", ["99", 1.5, object(), ["99"]])
 def test_skip_codes_that_can_not_be_ones_are_refused(kind, bad):
     assert refused(kind, skip_on_exit_code=bad) == "skip_on_exit_code"
 
 
-@pytest.mark.xfail(strict=True, reason="passes the check as a duration and is then added to a time as it is")
 @pytest.mark.parametrize("given", ["2", timedelta(seconds=2)])
 def test_a_wait_before_deferring_may_be_written_as_any_other_duration(given):
     operator = make(SandboxProcessOperator, defer_after=given)
@@ -187,6 +185,5 @@ def test_a_wait_before_deferring_may_be_written_as_any_other_duration(given):
     assert operator._options(deferrable=True).defer_after == 2
 
 
-@pytest.mark.xfail(strict=True, reason="0 means KILL at once, and so should a timedelta of 0")
 def test_no_grace_may_be_written_as_a_timedelta(kind):
     make(kind, kill_grace=timedelta(0))
