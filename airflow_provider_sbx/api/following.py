@@ -16,19 +16,19 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.api.calls import MAX_WAIT_SECONDS
-from airflow_provider_sbx.api.errors import (
-    AuthenticationError,
-    NotFoundError,
-    ReplayWindowExpiredError,
-    SandboxNotRunningError,
-    ServiceError,
-    WaitTimeoutError,
-)
 from airflow_provider_sbx.api.events import Done, Event, Failed, Output
 from airflow_provider_sbx.api.models import ProcessResult, ProcessStatus, ProcessSummary, Sandbox
 from airflow_provider_sbx.api.outage import SUSPICIOUS_FAILURES, Outage
-from airflow_provider_sbx.api.output import Line, LineAssembler, Tail, bounded_tail
+from airflow_provider_sbx.api.output import (
+    DEFAULT_LOG_BYTES,
+    DEFAULT_OUTPUT_BYTES,
+    Line,
+    LineAssembler,
+    Tail,
+    bounded_tail,
+)
 from airflow_provider_sbx.api.replay import ReplaySearch
 from airflow_provider_sbx.api.retrying import RetryPolicy, may_pass
 from airflow_provider_sbx.api.steps import (
@@ -44,12 +44,6 @@ from airflow_provider_sbx.api.steps import (
     Step,
     WaitStrategy,
 )
-
-DEFAULT_OUTPUT_BYTES = 64 * 1024
-"""How much of each of stdout and stderr a result keeps, in bytes."""
-
-DEFAULT_LOG_BYTES = 64 * 1024 * 1024
-"""How much output is logged for one try of a task, in bytes."""
 
 _STEADY_SECONDS = 15.0
 """A stream that held this long was a good one, in seconds."""
@@ -226,13 +220,15 @@ class Following:
             case Sandbox():
                 self._sandbox_in_doubt = False
                 if answer.status.is_terminal:
-                    raise SandboxNotRunningError(
+                    raise errors.SandboxNotRunningError(
                         f"Sandbox {answer.id} is {answer.status}"
                         + (f" ({answer.close_reason})" if answer.close_reason else "")
                         + f"; process {self.process_id} ended with it",
                         status_code=409,
                         code="sandbox_not_running",
                     )
+            case ProcessResult(status=ProcessStatus.QUEUED | ProcessStatus.RUNNING):
+                self._wait_on(now)  # an answer of its own to a wait whose time is up
             case ProcessResult():
                 entries += self._result(answer)
             case ProcessSummary():
@@ -244,7 +240,7 @@ class Following:
                     self._pause_until = now + self._poll_seconds * (0.9 + 0.2 * self._chance())
         return entries
 
-    def failed(self, error: ServiceError, now: float) -> list[Entry]:
+    def failed(self, error: errors.ServiceError, now: float) -> list[Entry]:
         """Take the failure of what was asked for.
 
         :raises ServiceError: what makes going on pointless, or has lasted for too long.
@@ -253,18 +249,15 @@ class Following:
         if self._was_steady(now):
             self._outage.steady()
         match error:
-            case WaitTimeoutError():
-                # Asked to hold the request, a proxy may answer at once: don't spin on it.
-                early = self._wait_until - now > _EARLY_SECONDS
-                self._pause_until = self._wait_until if early else 0.0
-                self._outage.steady()
+            case errors.WaitTimeoutError():
+                self._wait_on(now)
                 return self._outage.over(now)
-            case ReplayWindowExpiredError():
+            case errors.ReplayWindowExpiredError():
                 return self._expired(now)
-            case AuthenticationError() | SandboxNotRunningError():
+            case errors.AuthenticationError() | errors.SandboxNotRunningError():
                 raise error
-            case NotFoundError():
-                raise NotFoundError(
+            case errors.NotFoundError():
+                raise errors.NotFoundError(
                     f"Process {self.process_id} is no longer known to its sandbox. {error.message}",
                     status_code=error.status_code,
                     code=error.code,
@@ -275,6 +268,12 @@ class Following:
         return self._out_of_reach(error, now)
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _wait_on(self, now: float) -> None:
+        # Asked to hold the request, a proxy may answer at once: don't spin on it.
+        early = self._wait_until - now > _EARLY_SECONDS
+        self._pause_until = self._wait_until if early else 0.0
+        self._outage.steady()
 
     def _was_steady(self, now: float) -> bool:
         """Tell of the stream that was just left whether it had held; it is open no more."""
@@ -389,12 +388,12 @@ class Following:
         which = f"Output event {first}" if first == last else f"Output events {first} to {last}"
         return [*self._log(self._lines.flush()), Notice(f"{which}: {why}.", warning=True)]
 
-    def _out_of_reach(self, error: ServiceError, now: float) -> list[Entry]:
+    def _out_of_reach(self, error: errors.ServiceError, now: float) -> list[Entry]:
         entries = self._outage.failed(error, now)
         # A stream may go on failing where the service is well and the process long ended.
         self._sandbox_in_doubt = self._process_in_doubt = self._outage.is_suspicious
         self._pause(self._outage.failures, error, now)
         return entries
 
-    def _pause(self, failures: int, error: ServiceError | None, now: float) -> None:
+    def _pause(self, failures: int, error: errors.ServiceError | None, now: float) -> None:
         self._pause_until = now + self._policy.delay_seconds(failures, error, self._chance())

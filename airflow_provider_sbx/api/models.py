@@ -11,42 +11,23 @@ the vendor's clients for the HTTP beneath it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    AliasGenerator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+
+from airflow_provider_sbx.api.schema import (
+    CamelAnswer,
+    Int,
+    OnePasswordSource,
+    PlainAnswer,
+    Secrets,
+    ServiceRequest,
+    Time,
 )
-from pydantic.alias_generators import to_camel
 
 IMAGES = ("node", "python", "node-chromium")
 """The vendor's base images. A team's own images have names of their own."""
-
-MAX_SECRETS = 32
-"""Most environment variables that one start may fill from stored secrets."""
-
-
-def _blank_is_missing(value: object) -> object:
-    """Read `""` as a missing value: some receivers send it where a number is unknown."""
-    return None if value == "" else value
-
-
-def _no_zone_is_utc(value: datetime | None) -> datetime | None:
-    """Read a time without a zone as UTC, so that it can be compared with the clock."""
-    return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
-
-
-Int = Annotated[int | None, BeforeValidator(_blank_is_missing)]
-Time = Annotated[datetime | None, BeforeValidator(_blank_is_missing), AfterValidator(_no_zone_is_utc)]
 
 
 class ProcessStatus(StrEnum):
@@ -96,88 +77,10 @@ class SandboxStatus(StrEnum):
         return self in (SandboxStatus.CLOSED, SandboxStatus.ERROR, SandboxStatus.CLOSE_ERROR)
 
 
-class _Answer(BaseModel):
-    """Something the service sent."""
-
-    # hide_input_in_errors: an answer holds tokens, and a validation error is logged.
-    model_config = ConfigDict(extra="ignore", populate_by_name=True, frozen=True, hide_input_in_errors=True)
-
-
-class _CamelAnswer(_Answer):
-    """An answer of the control plane, which writes camelCase."""
-
-    model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=to_camel))
-
-
-class _Request(BaseModel):
-    """Something we send. A name we do not know is a mistake of the caller's."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        populate_by_name=True,
-        frozen=True,
-        hide_input_in_errors=True,
-        alias_generator=AliasGenerator(alias=to_camel),
-    )
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the JSON body: wire names, unset fields left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
 # --- processes -----------------------------------------------------------------------------
 
 
-class SecretReference(_Request):
-    """A stored secret by name; without a version, its latest.
-
-    :param name: 1 to 128 letters, digits, `_` or `-`.
-    :param version: a version number, or `"latest"`.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}$")]
-    version: Annotated[int, Field(ge=1)] | Literal["latest"] | None = None
-
-
-class OnePasswordField(_Request):
-    """One field of an item in a 1Password vault; names or ids."""
-
-    item: str
-    section: str | None = None
-    field: str
-
-
-class OnePasswordSource(_Request):
-    """Environment variables read from one 1Password vault when the process starts.
-
-    :param token: the name of the stored service-account token (not its value).
-    :param vault: the 1Password vault's name or id.
-    :param fields: environment variable name -> field of an item.
-    """
-
-    token: str
-    vault: str
-    fields: dict[str, OnePasswordField]
-
-
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
-
-
-def _plain_names_are_references(value: object) -> object:
-    """Take `{"ENV": "name"}` for `{"ENV": {"name": "name"}}`, as the vendor's clients do."""
-    if not isinstance(value, Mapping):
-        return value
-    return {env: {"name": ref} if isinstance(ref, str) else ref for env, ref in value.items()}
-
-
-Secrets = Annotated[
-    dict[EnvName, SecretReference],
-    BeforeValidator(_plain_names_are_references),
-    Field(max_length=MAX_SECRETS),
-]
-
-
-class ProcessParameters(_Request):
+class ProcessParameters(ServiceRequest):
     """What to run and how.
 
     :param command: what a shell in the sandbox runs.
@@ -224,7 +127,7 @@ _COMPLETED_AT = AliasChoices("completed_at", "completedAt")
 _ID = AliasChoices("id", "processId", "process_id")
 
 
-class ProcessSummary(_Answer):
+class ProcessSummary(PlainAnswer):
     """A process as `get`, `list`, `start`, `signal` and `kill` show it. Times in milliseconds."""
 
     id: Annotated[str, Field(validation_alias=_ID, min_length=1)]
@@ -238,7 +141,7 @@ class ProcessSummary(_Answer):
     completed_at: Annotated[Int, Field(validation_alias=_COMPLETED_AT)] = None
 
 
-class ProcessResult(_Answer):
+class ProcessResult(PlainAnswer):
     """How a process ended, with the output that the receiver still retains. Times in milliseconds.
 
     `output_truncated` says that `stdout` and `stderr` are not everything; `last_seq` is the
@@ -259,7 +162,7 @@ class ProcessResult(_Answer):
     last_seq: Annotated[Int, Field(validation_alias=AliasChoices("last_seq", "lastSeq"))] = None
 
 
-class ProcessPage(_Answer):
+class ProcessPage(PlainAnswer):
     """One page of a listing; `next_cursor` is None on the last."""
 
     data: list[ProcessSummary]
@@ -270,7 +173,7 @@ class ProcessPage(_Answer):
     ] = None
 
 
-class ResolvedSecret(_CamelAnswer):
+class ResolvedSecret(CamelAnswer):
     """Which stored secret a variable received. Never its value."""
 
     env: str | None = None
@@ -278,7 +181,7 @@ class ResolvedSecret(_CamelAnswer):
     version: Int = None
 
 
-class StartedProcess(_Answer):
+class StartedProcess(PlainAnswer):
     """A start's answer."""
 
     process: ProcessSummary
@@ -288,14 +191,14 @@ class StartedProcess(_Answer):
 # --- sandboxes -----------------------------------------------------------------------------
 
 
-class ExposedPort(_Request):
+class ExposedPort(ServiceRequest):
     """A port to reach from outside; with `auth`, only by a token."""
 
     port: Annotated[int, Field(ge=1, le=65535)]
     auth: bool | None = None
 
 
-class Mount(_Request):
+class Mount(ServiceRequest):
     """A volume to mount: its id, `rw` or `ro`, and whether other sandboxes share it."""
 
     id: str
@@ -303,7 +206,7 @@ class Mount(_Request):
     shared: bool | None = None
 
 
-class SandboxSpec(_Request):
+class SandboxSpec(ServiceRequest):
     """What sandbox to make. Exactly one of `image_name` and `snapshot_name`.
 
     :param image_name: a base image (`node`, `python`, `node-chromium`) or one of the team's.
@@ -363,7 +266,7 @@ class SandboxSpec(_Request):
         return self
 
 
-class RuntimeTarget(_CamelAnswer):
+class RuntimeTarget(CamelAnswer):
     """Where a sandbox's runtime plane is reached."""
 
     transport: str | None = None
@@ -371,7 +274,7 @@ class RuntimeTarget(_CamelAnswer):
     base_url: str
 
 
-class NetworkPolicy(_CamelAnswer):
+class NetworkPolicy(CamelAnswer):
     """What a sandbox may reach."""
 
     allow_internet_access: bool | None = None
@@ -379,7 +282,7 @@ class NetworkPolicy(_CamelAnswer):
     deny_out: list[str] = Field(default_factory=list)
 
 
-class Sandbox(_CamelAnswer):
+class Sandbox(CamelAnswer):
     """A sandbox as the control plane shows it. `start_time` and `end_time` in milliseconds.
 
     `token` opens the runtime plane until `token_expires_at`; it stands in no repr and only
@@ -409,7 +312,7 @@ class Sandbox(_CamelAnswer):
     token_expires_at: Time = None
 
 
-class SandboxPage(_CamelAnswer):
+class SandboxPage(CamelAnswer):
     """One page of a listing of sandboxes."""
 
     sandboxes: list[Sandbox]
@@ -418,7 +321,7 @@ class SandboxPage(_CamelAnswer):
     per_page: Int = None
 
 
-class Image(_CamelAnswer):
+class Image(CamelAnswer):
     """An image to make sandboxes from."""
 
     id: str
@@ -427,14 +330,14 @@ class Image(_CamelAnswer):
     ready: bool | None = None
 
 
-class ImagePage(_CamelAnswer):
+class ImagePage(CamelAnswer):
     """One page of a listing of images."""
 
     images: list[Image]
     total_count: Int = None
 
 
-class Snapshot(_CamelAnswer):
+class Snapshot(CamelAnswer):
     """A snapshot to make sandboxes from."""
 
     id: str
@@ -443,14 +346,14 @@ class Snapshot(_CamelAnswer):
     image_name: str | None = None
 
 
-class SnapshotPage(_CamelAnswer):
+class SnapshotPage(CamelAnswer):
     """One page of a listing of snapshots."""
 
     snapshots: list[Snapshot]
     total_count: Int = None
 
 
-class Acknowledged(_Answer):
+class Acknowledged(PlainAnswer):
     """The answer of a call that only succeeds or fails."""
 
     success: bool = True

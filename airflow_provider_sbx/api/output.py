@@ -13,6 +13,12 @@ from typing import Any
 
 from airflow_provider_sbx.api.events import Output
 
+DEFAULT_OUTPUT_BYTES = 64 * 1024
+"""How much of each of stdout and stderr a result keeps, in bytes."""
+
+DEFAULT_LOG_BYTES = 64 * 1024 * 1024
+"""How much output is logged for one try of a task, in bytes."""
+
 LONGEST_LINE_CHARACTERS = 16_384
 """A longer line is logged in pieces of this size: a log record must fit into memory and a browser."""
 

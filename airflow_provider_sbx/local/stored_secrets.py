@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_sbx.api.models import OnePasswordSource, SecretReference
+from airflow_provider_sbx.api.schema import OnePasswordSource, SecretReference
 from airflow_provider_sbx.local.errors import ApiError, not_supported
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import context_to_airflow_vars
 
 from airflow_provider_sbx.api.errors import InvalidParameterError
-from airflow_provider_sbx.api.following import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
+from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
 from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.api.validation import (
     check_choice,

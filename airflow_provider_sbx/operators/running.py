@@ -148,24 +148,23 @@ async def feed_and_follow(
     emit: Emit,
     *,
     stdin: str | bytes | None,
-    close_stdin: bool,
     until: float | None,
 ) -> Outcome | None:
-    """Write a process's input and follow its output, both at once.
+    """Write a process's input, close it, and follow its output, all at once.
 
     At once, since a process that fills its output before it has read its input would wait for us,
     and we for it.
 
-    :param stdin: what to write; None for nothing.
-    :param close_stdin: close it afterwards, so that a command that reads on finds the end.
+    :param stdin: what to write; None for nothing. Closed either way: a command that reads on finds
+        the end, and does not wait for ever.
     :param until: when to leave it to others, in seconds since 1970; not before all is written.
     :return: how it ended, or None where `until` came first.
     :raises ServiceError: going on is pointless.
     """
-    if begun.attached or (stdin is None and not close_stdin):
+    if begun.attached:
         # Whoever started it has written its input.
         return await follow(client, sandbox_id, machine, emit, events=begun.events, until=until)
-    writing = asyncio.create_task(_write(client, sandbox_id, begun.process.id, stdin, eof=close_stdin))
+    writing = asyncio.create_task(write_input(client, sandbox_id, begun.process.id, stdin))
     following = asyncio.create_task(
         follow(client, sandbox_id, machine, emit, events=begun.events, until=until)
     )
@@ -187,10 +186,14 @@ async def feed_and_follow(
                 await task
 
 
-async def _write(
-    client: AsyncSandboxClient, sandbox_id: str, process_id: str, data: str | bytes | None, *, eof: bool
+async def write_input(
+    client: AsyncSandboxClient, sandbox_id: str, process_id: str, data: str | bytes | None
 ) -> None:
-    call = calls.write_stdin(process_id, data, eof=eof)
+    """Write a process's input and close it; one that ended without reading all of it is no error.
+
+    :raises OutcomeUnknownError: it is not known whether the data arrived, and it must not be sent again.
+    """
+    call = calls.write_stdin(process_id, data, eof=True)
     with suppress(ProcessExitedError):  # it ended without reading all of its input, as `head` does
         try:
             await client.send(call, sandbox_id)

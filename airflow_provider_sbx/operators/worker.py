@@ -34,6 +34,7 @@ from airflow_provider_sbx.operators.running import (
     feed_and_follow,
     new_machine,
     pick_up,
+    write_input,
 )
 from airflow_provider_sbx.tasklog import emitter, log_time
 
@@ -214,6 +215,10 @@ class WorkerRun:
                 f"Started process {process.id} in sandbox {sandbox_id}.",
                 timestamp=log_time(int(began * 1000)),
             )
+        if not options.wait_for_completion:
+            if options.stdin is not None and not begun.attached:
+                await write_input(client, sandbox_id, process.id, options.stdin)
+            return Started(sandbox_id, process.id)
         machine = new_machine(
             process.id,
             client,
@@ -223,9 +228,7 @@ class WorkerRun:
             log_bytes=options.log_bytes,
         )
         leave_at = self._deadline
-        if not options.wait_for_completion:
-            leave_at = time.time()
-        elif options.defer_after is not None:
+        if options.defer_after is not None:
             leave_at = min(time.time() + options.defer_after, self._deadline or math.inf)
         outcome = await feed_and_follow(
             client,
@@ -234,13 +237,10 @@ class WorkerRun:
             machine,
             self._emit,
             stdin=options.stdin,
-            close_stdin=options.stdin is not None or options.wait_for_completion,
             until=leave_at,
         )
         if outcome is not None:
             return Ended(sandbox_id, process.id, outcome)
-        if not options.wait_for_completion:
-            return Started(sandbox_id, process.id)
         if options.defer_after is not None:
             return HandOver(sandbox_id, process.id, machine.state(), self._owns_sandbox, begun.attached)
         self._log.warning("Process %s has used up its time: ending it.", process.id)

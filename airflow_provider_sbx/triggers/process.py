@@ -19,7 +19,8 @@ from airflow_provider_sbx.api.errors import (
     ServiceError,
     ServiceUnavailableError,
 )
-from airflow_provider_sbx.api.following import DEFAULT_LOG_BYTES, Following
+from airflow_provider_sbx.api.following import Following
+from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES
 from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.compat import pushed_text, task_logger, task_state, trigger_kill_seconds

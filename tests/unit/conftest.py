@@ -1,6 +1,8 @@
-"""For the unit tests: no connection and no key of the machine's may leak into them."""
+"""For the unit tests: they write into no person's home, and no key of the machine's leaks into them."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 import httpx
@@ -10,6 +12,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from tests.unit.client.twins import Service
+
+# Airflow makes its home as soon as it is imported, which nothing above does.
+_home = tempfile.mkdtemp(prefix="sbx-unit-")
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+os.environ["AIRFLOW_HOME"] = _home
 
 # The machine may be busy with others: a slow example is no failure.
 set_hypothesis_home_dir(tempfile.gettempdir())  # else it writes into the checkout

@@ -5,7 +5,7 @@ import pytest
 from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.api.events import Failed
 from airflow_provider_sbx.api.following import Following
-from airflow_provider_sbx.api.models import Sandbox
+from airflow_provider_sbx.api.models import ProcessResult, Sandbox
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import AskSandbox, AskStatus, AskWait, OpenStream, Pause, WaitStrategy
 from tests.unit.builders import (
@@ -383,3 +383,14 @@ def test_a_status_that_is_not_known_is_no_end():
     following.answered(summary(status="hibernating"), T0)
 
     assert following.step(T0 + 60) == AskStatus()
+
+
+def test_a_wait_that_is_answered_with_a_process_that_still_runs_is_asked_again():
+    following = machine(WaitStrategy.WAIT)
+    step = following.step(T0)
+    assert isinstance(step, AskWait)
+
+    following.answered(ProcessResult(id="p-1", status="running"), T0 + 0.1)
+
+    assert isinstance(following.step(T0 + 0.2), Pause)
+    assert isinstance(following.step(T0 + step.timeout_seconds), AskWait)

@@ -2,7 +2,6 @@ import pytest
 from pydantic import ValidationError
 
 from airflow_provider_sbx.api.models import (
-    MAX_SECRETS,
     ProcessPage,
     ProcessParameters,
     ProcessResult,
@@ -14,6 +13,7 @@ from airflow_provider_sbx.api.models import (
     SandboxStatus,
     StartedProcess,
 )
+from airflow_provider_sbx.api.schema import MAX_SECRETS
 from tests.unit.builders import T0_MS, process_body, result_body, sandbox_body
 
 
