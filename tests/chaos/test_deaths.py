@@ -17,9 +17,9 @@ pytestmark = pytest.mark.airflow
 LINES = [f"line {n}" for n in range(1, 401)]
 
 
-def output(airflow: Any, run_id: str, task: str, try_number: int) -> list[str]:
+def output(airflow: Any, run_id: str, task: str, try_number: int, dag_id: str = "survives") -> list[str]:
     """The process's own lines, as Airflow's REST API gives them."""
-    records = airflow.task_log("survives", run_id, task, try_number)
+    records = airflow.task_log(dag_id, run_id, task, try_number)
     return [r["event"] for r in records if r["event"].startswith("line ")]
 
 
@@ -70,3 +70,30 @@ def test_when_triggerer_and_worker_are_killed_the_process_runs_once_and_each_lin
         result = airflow.xcom("survives", run_id, task)
         # Its last line counts how often the command ran in its sandbox.
         assert result["stdout"].splitlines()[-2:] == ["line 400", "1"]
+
+
+def test_a_triggerer_that_was_frozen_until_another_took_over_kills_nothing(airflow: Any) -> None:
+    dag_id = "survives_a_freeze"
+    run_id = airflow.trigger(dag_id)
+    airflow.wait_for_task(dag_id, run_id, "count", {"deferred"}, timeout=60)
+    airflow.wait_for(lambda: len(output(airflow, run_id, "count", 1, dag_id)) > 30, 60, "output")
+    frozen = airflow.process("triggerer").members()
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        airflow.start_component("triggerer-2")
+        airflow.wait_for(
+            lambda: airflow.task_log_text(dag_id, run_id, "count", 1).count(" starting") > 1,
+            75,
+            "the second triggerer to take over",
+        )
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    # Awake, the first finds that its trigger is another's, and is told by Airflow to kill.
+    assert airflow.wait_for_run(dag_id, run_id, timeout=120) == "success"
+    assert output(airflow, run_id, "count", 1, dag_id) == [f"line {n}" for n in range(1, 801)]
+    log = airflow.task_log_text(dag_id, run_id, "count", 1)
+    assert "invoking on_kill" in log
+    assert "another triggerer follows it" in log
+    airflow.stop_component("triggerer-2")

@@ -113,3 +113,11 @@ with DAG("survives"):
         retries=1,
         retry_delay=timedelta(seconds=0),
     )
+
+with DAG("survives_a_freeze"):
+    SandboxProcessOperator(
+        task_id="count",
+        command="for n in $(seq 800); do echo line $n; sleep 0.1; done",
+        sandbox=SANDBOX,
+        defer_after=0,
+    )
