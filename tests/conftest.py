@@ -6,11 +6,17 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dev.airflow_stack import AirflowStack
-from dev.sbx_local import SbxLocal
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.local.pytest_plugin import SbxLocal
+
+# `sbx_local`, and a pytest within pytest to test where it comes from.
+pytest_plugins = ["airflow_provider_sbx.local.pytest_plugin", "pytester"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DAG_FOLDERS = (ROOT / "example_dags", ROOT / "tests" / "integration" / "dags")
@@ -21,13 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "airflow" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.airflow)
-
-
-@pytest.fixture(scope="session")
-def sbx_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SbxLocal]:
-    """The embedded server as a process: its `url` and `api_key`; started when first asked for."""
-    with SbxLocal(tmp_path_factory.mktemp("sbx-local")) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

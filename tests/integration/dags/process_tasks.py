@@ -121,3 +121,12 @@ with DAG("survives_a_freeze"):
         sandbox=SANDBOX,
         defer_after=0,
     )
+
+with DAG("fails_deferred"):
+    SandboxProcessOperator(
+        task_id="fail",
+        command="echo x; exit 1",
+        sandbox_id="{{ params.sandbox_id }}",
+        params={"sandbox_id": ""},
+        defer_after=0,
+    )
