@@ -14,7 +14,17 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 # Named by what it was made from: set-up runs again when the project's requirements or its place change.
 STAMP := $(VENV)/.ready-$(shell (pwd; cat pyproject.toml requirements/dev.txt) | cksum | tr -d ' ')
 
-.PHONY: help setup demo test lint format bench pins clean
+# The vendor's clients, which the tests hold the embedded server and our clients against. Each has an environment
+# of its own: what they need mustn't mix with Airflow's pins.
+VENDOR := .venvs
+vendor_stamp = $(VENDOR)/$(1)/.ready-$(shell (pwd; cat $(2)) | cksum | tr -d ' ')
+VENDOR_PYTHON_STAMPS := $(foreach version,1.14.0 1.3.0,$(call \
+	vendor_stamp,hyperbrowser-$(version),requirements/vendor-hyperbrowser-$(version).txt))
+VENDOR_NODE_STAMP := $(call vendor_stamp,node,requirements/vendor-node/package.json)
+# Without Node its tests are skipped; CI installs it.
+HAS_NODE := $(and $(shell command -v node),$(shell command -v npm))
+
+.PHONY: help setup vendor demo test lint format bench pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -40,10 +50,26 @@ $(STAMP):
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
+vendor: $(VENDOR_PYTHON_STAMPS) $(if $(HAS_NODE),$(VENDOR_NODE_STAMP)) ## install the vendor's clients, for the tests
+
+$(VENDOR_PYTHON_STAMPS): $(VENDOR)/hyperbrowser-%: | $(STAMP)
+	@echo "vendor: installing hyperbrowser $(firstword $(subst /, ,$*)) into $(@D)"
+	@$(RUN) -m venv --clear --without-pip $(@D)
+	@$(RUN) -m pip --python $(@D)/bin/python install $(PIP_FLAGS) \
+		-r requirements/vendor-hyperbrowser-$(firstword $(subst /, ,$*)).txt
+	@touch $@
+
+$(VENDOR_NODE_STAMP):
+	@echo "vendor: installing Node's @hyperbrowser/sdk into $(@D)"
+	@rm -rf $(@D) && mkdir -p $(@D) && cp requirements/vendor-node/package.json $(@D)
+	@npm install --prefix $(@D) --loglevel=error --no-audit --no-fund --no-package-lock --ignore-scripts \
+		>/dev/null
+	@touch $@
+
 demo: $(STAMP) ## run the example DAGs on a real Airflow and a local sandbox server; KEEP=1 leaves the UI up
 	@$(RUN) -m dev.demo $(if $(KEEP),--keep)
 
-test: $(STAMP) ## run all tests; ARGS="-k name" picks some
+test: $(STAMP) vendor ## run all tests; ARGS="-k name" picks some
 	@$(RUN) -m pytest $(ARGS)
 
 lint: $(STAMP) ## check style, types, import directions and that nothing of this machine got in
@@ -65,5 +91,5 @@ pins: ## resolve requirements/dev.txt anew with PYTHONS="python3.11 python3.12 p
 	$(firstword $(PYTHONS)) dev/pins.py $(PYTHONS)
 
 clean: ## remove all that the other targets made, .venv too
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist site
+	rm -rf $(VENV) $(VENDOR) .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist site
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

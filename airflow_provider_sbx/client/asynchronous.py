@@ -204,6 +204,9 @@ def _aiohttp_transport() -> httpx_aiohttp.AiohttpTransport:
             # The service sets no cookie to send back, and the jar would be shared by all sandboxes.
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=True,  # HTTP(S)_PROXY, as the synchronous twin has it
+            # A PUT without a body would be said to bring `application/octet-stream`, which a service that
+            # takes JSON alone may refuse with 415.
+            skip_auto_headers=("Content-Type",),
         )
 
     return httpx_aiohttp.AiohttpTransport(verify=tls_context(), client=make_session)

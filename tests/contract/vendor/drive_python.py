@@ -1,7 +1,8 @@
 """Drive a server with the vendor's Python client, and print as JSON what that saw.
 
 Run by the Python of an environment that has it (`make vendor`), with `SBX_URL`, `SBX_KEY` and `SBX_CLIENT`
-(`sync` or `async`) and the names of scenarios, or none for all but `plain_starts`. `drive_node.mjs` has the same scenarios.
+(`sync` or `async`) and the names of scenarios, or none for all but `plain_starts`. `drive_node.mjs` has the
+same scenarios.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ async def main(names: list[str]) -> Seen:
     seen: Seen = {}
     for name in names or [*SCENARIOS, *(["secrets"] if KNOWS_SECRETS else [])]:
         try:
-            seen[name] = await (SCENARIOS | NOT_OF_ALL)[name](client, box)
+            seen[name] = await (SCENARIOS | MORE)[name](client, box)
         except Exception:  # noqa: BLE001 - told to the test, which shows it
             seen[name] = {"crashed": traceback.format_exc()}
     await done(box.stop())

@@ -23,7 +23,7 @@ RUNS = [
     ("node", "0.92.6", "streaming"),
     ("node", "0.92.6", "plain"),
 ]
-REPLAY_BYTES = 65536
+REPLAY_BYTES = 128 * 1024
 NOISY_BYTES = 300_000
 SECRETS = {
     "secrets": {"token": "t-value", "other": "o-value"},
