@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -23,6 +24,11 @@ class Answer(Response):
     def render(self, content: Any) -> bytes:
         """Return the body."""
         return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
+def new_request_id() -> str:
+    """Return an id for one request, which its answer carries."""
+    return f"req-{secrets.token_hex(8)}"
 
 
 def refuse(_: Request, error: Exception) -> Response:

@@ -71,6 +71,8 @@ def process_parameters(body: Mapping[str, Any]) -> ProcessParameters:
     if arguments and isinstance(arguments, list) and isinstance(given.get("command"), str):
         given["command"] = shlex.join([given["command"], *map(str, arguments)])
     params = _validated(ProcessParameters, given)
+    if params.timeout_ms is not None and params.timeout_ms > _LARGEST:
+        raise invalid(f"timeoutMs must be at most {_LARGEST}")
     if not params.command.strip():
         raise invalid("command must not be empty")
     for name, text in (("command", params.command), ("cwd", params.cwd), ("runAs", params.run_as)):

@@ -15,6 +15,7 @@ from airflow_provider_sbx.local.stored_secrets import parse_store
 
 _KEY_VARIABLE = "SBX_LOCAL_API_KEY"
 _SECRETS_VARIABLE = "SBX_LOCAL_SECRETS"
+_DEFAULT = "(default: %(default)s)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,42 +47,91 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="action", required=True)
     serve = commands.add_parser("serve", help="serve until stopped")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=int, default=0, help="port to listen on; 0 for a free one")
-    serve.add_argument("--api-key", help=f"key of the control plane; or the variable {_KEY_VARIABLE}")
-    serve.add_argument(
-        "--isolation", type=IsolationKind, default=IsolationKind.AUTO, choices=list(IsolationKind)
+    add = serve.add_argument
+    add("--host", default="127.0.0.1", help=f"address to listen on {_DEFAULT}")
+    add("--port", type=int, default=0, help=f"port to listen on; 0 for a free one {_DEFAULT}")
+    add("--api-key", help=f"key of the control plane; or the variable {_KEY_VARIABLE}")
+    add(
+        "--isolation",
+        type=IsolationKind,
+        default=IsolationKind.AUTO,
+        choices=list(IsolationKind),
+        help=f"how commands are kept apart from the host; auto: the strongest that works {_DEFAULT}",
     )
-    serve.add_argument("--sandbox", action="append", default=[], metavar="ID", help="a sandbox to have ready")
-    serve.add_argument(
-        "--base-url-style", type=BaseUrlStyle, default=BaseUrlStyle.PATH, choices=list(BaseUrlStyle)
+    add("--sandbox", action="append", default=[], metavar="ID", help="a sandbox to have ready; repeatable")
+    add(
+        "--base-url-style",
+        type=BaseUrlStyle,
+        default=BaseUrlStyle.PATH,
+        choices=list(BaseUrlStyle),
+        help=f"a sandbox's runtime.baseUrl: a path of this server, or a host of its own {_DEFAULT}",
     )
-    serve.add_argument("--token-seconds", type=float, default=3600.0, help="how long a token lasts")
-    serve.add_argument("--plain-starts", action="store_true", help="answer JSON to streaming starts")
-    serve.add_argument(
-        "--replay-bytes", type=int, default=Settings.replay_bytes, help="output kept, a process"
+    add(
+        "--token-seconds",
+        type=float,
+        default=Settings.token_seconds,
+        help=f"how long a runtime token lasts {_DEFAULT}",
     )
-    serve.add_argument(
-        "--retained-bytes", type=int, default=Settings.retained_bytes, help="output kept of all ended"
+    add("--plain-starts", action="store_true", help="answer JSON to streaming starts, as older receivers do")
+    add(
+        "--replay-bytes",
+        type=int,
+        default=Settings.replay_bytes,
+        help=f"output kept for later readers, a process {_DEFAULT}",
     )
-    serve.add_argument("--max-processes", type=int, default=Settings.max_processes, help="at once, a sandbox")
-    serve.add_argument("--heartbeat-seconds", type=float, default=Settings.heartbeat_seconds)
-    serve.add_argument("--wait-seconds", type=float, default=Settings.wait_seconds, help="default of wait")
-    serve.add_argument("--max-body-bytes", type=int, default=Settings.max_body_bytes)
-    serve.add_argument(
-        "--secrets-file", type=Path, help=f"stored secrets as JSON; or the variable {_SECRETS_VARIABLE}"
+    add(
+        "--retained-bytes",
+        type=int,
+        default=Settings.retained_bytes,
+        help=f"output kept of all ended processes together {_DEFAULT}",
     )
-    serve.add_argument("--allow-remote", action="store_true", help="listen beyond loopback")
-    serve.add_argument(
-        "--allowed-host", action="append", default=[], metavar="NAME", help="a name clients use"
+    add(
+        "--max-processes",
+        type=int,
+        default=Settings.max_processes,
+        help=f"processes that run at once in a sandbox; more are queued {_DEFAULT}",
     )
-    serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    add(
+        "--heartbeat-seconds",
+        type=float,
+        default=Settings.heartbeat_seconds,
+        help=f"how often a quiet stream carries a comment {_DEFAULT}",
+    )
+    add(
+        "--wait-seconds",
+        type=float,
+        default=Settings.wait_seconds,
+        help=f"how long wait holds a request that names no time {_DEFAULT}",
+    )
+    add(
+        "--max-body-bytes",
+        type=int,
+        default=Settings.max_body_bytes,
+        help=f"the longest request body {_DEFAULT}",
+    )
+    add("--secrets-file", type=Path, help=f"stored secrets as JSON; or the variable {_SECRETS_VARIABLE}")
+    add("--allow-remote", action="store_true", help="listen beyond loopback")
+    add(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which clients call this server, beside loopback's own; repeatable",
+    )
+    add(
+        "--log-level",
+        default="info",
+        choices=["debug", "info", "warning", "error"],
+        help=f"what is logged, at least {_DEFAULT}",
+    )
     return parser
 
 
 def _settings(given: argparse.Namespace, key: str) -> Settings:
     if not given.allow_remote and not is_loopback(given.host):
         raise ValueError(f"{given.host} is not loopback: add --allow-remote to let other machines in")
+    if not 0 <= given.port <= 65535:
+        raise ValueError(f"--port {given.port}: a port is a number from 0 to 65535")
     stored = given.secrets_file.read_text() if given.secrets_file else os.environ.pop(_SECRETS_VARIABLE, "{}")
     secrets, vaults = parse_store(stored)
     return Settings(

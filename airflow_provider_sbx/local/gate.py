@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-import secrets
+import re
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_sbx.local.answers import answer_error
+from airflow_provider_sbx.local.answers import answer_error, new_request_id
 from airflow_provider_sbx.local.auth import Gatekeeper
 from airflow_provider_sbx.local.errors import ApiError
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _SANDBOX_SUFFIX = ".localhost"
+_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{0,5}))?")
 
 
 class Gate:
@@ -41,7 +42,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"req-{secrets.token_hex(8)}"
+        request_id = new_request_id()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -80,14 +81,21 @@ class Gate:
 
 
 def host_name(scope: Scope) -> str | None:
-    """Return the Host of a request in lower case, without its port; None where there isn't one."""
+    """Return the Host of a request in lower case, without its port; None where there isn't a good one.
+
+    Strictly: addresses are made from it, and a URL can't be read whose host is not one.
+    """
     values = [value for name, value in scope["headers"] if name == b"host"]
-    if len(values) != 1:
+    found = _HOST.fullmatch(values[0].decode("latin-1").strip().lower()) if len(values) == 1 else None
+    if found is None or int(found["port"] or 0) > 65535:
         return None
-    text = str(values[0].decode("latin-1")).strip().lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0]
+    if found["name"] is not None:
+        return str(found["name"])
+    try:
+        ipaddress.IPv6Address(found["ipv6"])
+    except ValueError:
+        return None
+    return str(found["ipv6"])
 
 
 def _in_one_shape(scope: Scope, host: str) -> Scope:

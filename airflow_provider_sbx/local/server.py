@@ -8,10 +8,14 @@ import resource
 import signal
 import socket
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airflow_provider_sbx.local.agent import linux
+from airflow_provider_sbx.local.answers import answer_error, new_request_id
 from airflow_provider_sbx.local.app import create_app
+from airflow_provider_sbx.local.errors import invalid
 from airflow_provider_sbx.local.isolation.choosing import IsolationUnavailableError, choose
 from airflow_provider_sbx.local.settings import Settings
 
@@ -19,6 +23,28 @@ log = logging.getLogger("sbx-local")
 
 _KEEP_ALIVE_SECONDS = 75
 _END_SECONDS = 5
+
+
+class Protocol(H11Protocol):
+    """Refuses what is no HTTP as everything else is refused: in JSON, with a request id."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer, and close the connection: where the next request would begin can't be told."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            answer = answer_error(invalid(msg, "invalid_http"))
+            headers = [
+                *answer.raw_headers,
+                (b"x-request-id", new_request_id().encode()),
+                (b"connection", b"close"),
+            ]
+            for event in (
+                h11.Response(status_code=answer.status_code, headers=headers),
+                h11.Data(data=bytes(answer.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        # Else an answer has begun, and can't be taken back.
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -59,7 +85,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
         host=host,
         port=port,
         loop="asyncio",
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="on",
         access_log=False,

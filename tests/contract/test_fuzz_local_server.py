@@ -285,7 +285,7 @@ def requests(draw: st.DrawFn, target: Target, template: str) -> tuple[str, bytes
 
 @pytest.mark.parametrize("template", METHODS_BY_PATH)
 def test_no_request_to_an_endpoint_makes_the_server_fail(target: Target, template: str) -> None:
-    @bounded(5 if template in UNSUPPORTED else 30)
+    @bounded(5 if template in UNSUPPORTED else 20)
     @given(requests(target, template))
     def fuzz(request: tuple[str, bytes, bool]) -> None:
         method, data, is_cut = request

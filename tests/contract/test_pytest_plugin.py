@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+# Without what this repository's own tests have and a project need not.
+PLAIN = ("-p", "no:asyncio", "-p", "no:cacheprovider")
 ENABLED = """
 import pytest
 
@@ -75,8 +79,13 @@ def test_a_project_that_enables_it_runs_commands_through_the_hook(
                 sbx_local.url = "http://127.0.0.1:1"
         """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=3)
+    page = (ROOT / "docs" / "embedded-server.md").read_text()
+    (example,) = (
+        code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "SandboxHook" in code
+    )
+    pytester.makepyfile(test_of_the_page=example)
+    result = pytester.runpytest_subprocess(*PLAIN)
+    result.assert_outcomes(passed=4)
     assert servers_with(name) == []
 
 
@@ -84,13 +93,13 @@ def test_a_project_can_enable_it_on_the_command_line(pytester: pytest.Pytester) 
     pytester.makepyfile(
         "def test_it_is_there(sbx_local): assert sbx_local.url.startswith('http://127.0.0.1:')"
     )
-    result = pytester.runpytest_subprocess("-p", "airflow_provider_sbx.local.pytest_plugin")
+    result = pytester.runpytest_inprocess(*PLAIN, "-p", "airflow_provider_sbx.local.pytest_plugin")
     result.assert_outcomes(passed=1)
 
 
 def test_a_project_that_does_not_enable_it_has_no_such_fixture(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it_is_not_there(sbx_local): pass")
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess(*PLAIN)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*fixture 'sbx_local' not found*"])
 
@@ -98,7 +107,7 @@ def test_a_project_that_does_not_enable_it_has_no_such_fixture(pytester: pytest.
 def test_a_server_that_does_not_start_says_why(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(ENABLED.format(name="No/Good"))
     pytester.makepyfile("def test_it_is_not_reached(sbx_local): pass")
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_subprocess(*PLAIN)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         ["*sbx-local did not start (exit code 2)*", "*'No/Good' is not a sandbox id*"]
@@ -116,7 +125,7 @@ def test_no_server_outlives_a_pytest_that_is_killed(pytester: pytest.Pytester, n
             os.kill(os.getpid(), {int(signal.SIGKILL)})
         """
     )
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_subprocess(*PLAIN)
     assert result.ret == -signal.SIGKILL
     deadline = time.monotonic() + 20
     while servers_with(name):

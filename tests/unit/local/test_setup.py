@@ -19,6 +19,7 @@ from airflow_provider_sbx.local.stored_secrets import SecretStore, parse_store
         (["--api-key", " "], "API key"),
         (["--api-key", "k", "--host", "0.0.0.0"], "--allow-remote"),
         (["--api-key", "k", "--host", "example.com"], "--allow-remote"),
+        (["--api-key", "k", "--port", "65536"], "--port 65536"),
         (["--api-key", "k", "--isolation", "magic"], "--isolation"),
         (["--api-key", "k", "--sandbox", "No/Good"], "sandbox id"),
         (["--api-key", "k", "--sandbox", "a", "--sandbox", "a"], "once"),
@@ -95,7 +96,14 @@ def scope(host: str | None, path: str = "/") -> dict[str, Any]:
         ("[::1]:80", "::1"),
         ("[::1]", "::1"),
         ("127.0.0.1", "127.0.0.1"),
+        ("localhost:", "localhost"),
         (None, None),
+        ("localhost:99999", None),
+        ("localhost:1/a", None),
+        ("localhost:\xb2", None),
+        ("[::1", None),
+        ("[127.0.0.1]", None),
+        ("a b.localhost", None),
     ],
 )
 def test_the_host_is_read_without_its_port(host: str | None, name: str | None) -> None:
