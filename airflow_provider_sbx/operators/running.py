@@ -70,11 +70,15 @@ async def begin(
     """
     marked_params = params.model_copy(update={"command": marked(params.command, key, label)})
     for start in range(1, _STARTS + 1):
+        reached = False
         try:
             async with _started(client, sandbox_id, marked_params, streaming=streaming) as begun:
+                reached = True
                 yield begun
                 return
         except OutcomeUnknownError as error:
+            if reached:  # whoever waits for it is in doubt, of its input; this start is not
+                raise
             notice(f"{error} Looking for it by its key.")
             process = await _look_for(client, sandbox_id, key)
             if process is not None:

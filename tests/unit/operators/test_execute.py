@@ -20,7 +20,7 @@ from tests.unit.builders import (
     sse,
     sse_output,
 )
-from tests.unit.client.twins import event_stream
+from tests.unit.client.twins import event_stream, held_stream
 
 P = "/sandbox/processes"
 START, LIST, GET = ("POST", P), ("GET", P), ("GET", f"{P}/{PROCESS}")
@@ -210,6 +210,21 @@ def test_a_start_that_surely_did_not_happen_is_made_again_under_the_same_key(
 
     first, second = starts(network)
     assert first == second
+
+
+def test_a_process_whose_input_may_be_lost_is_ended_and_is_not_taken_for_a_start_in_doubt(
+    network, context_of
+):
+    network.queue(*START, held_stream(sse("started", process_body())))
+    network.queue(*STDIN, CUT)
+    network.queue(*GET, {"process": process_body()})
+    network.queue("DELETE", GET[1], {"process": process_body(status="killed")})
+    network.queue("POST", f"{GET[1]}/wait", {"result": result_body(status="killed")})
+
+    with pytest.raises(errors.OutcomeUnknownError, match="write to process"):
+        operator(SandboxProcessOperator, stdin="x", deferrable=False).execute(context_of())
+    assert len(starts(network)) == 1
+    assert f"DELETE {GET[1]}" in network.asked()
 
 
 def test_a_start_with_secrets_is_never_made_again_in_doubt(network, context_of, monkeypatch):
