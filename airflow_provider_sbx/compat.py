@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from airflow.providers.common.compat.sdk import conf
+from airflow.sdk.exceptions import AirflowRuntimeError
 
 try:
     from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 __all__ = [
+    "AirflowRuntimeError",
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "default_deferrable",
-    "pushed_text",
+    "push",
+    "pushed",
     "task_logger",
     "task_state",
     "task_state_store",
@@ -81,19 +84,38 @@ async def task_state(trigger: BaseTrigger) -> str | None:
     return str(state) if state is not None else None
 
 
-async def pushed_text(trigger: BaseTrigger, key: str) -> str | None:
-    """Return a text that a trigger's task pushed to XCom, or None where there is none to be had."""
-    from airflow.sdk.execution_time.comms import GetXCom, XComResult
+async def pushed(trigger: BaseTrigger, key: str) -> Any:
+    """Return what a trigger's task pushed to XCom, or None where there is none to be had.
 
-    ti = trigger.task_instance
-    if ti is None:
+    :raises AirflowRuntimeError: Airflow could not be asked.
+    """
+    xcom, ti = _awaitable_xcom(), trigger.task_instance
+    if xcom is None or ti is None:
         return None
-    answer = await _ask_supervisor(
-        GetXCom(key=key, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index)
-    )
-    value = answer.value if isinstance(answer, XComResult) else None
-    # The value comes as XCom stores it: a JSON text in a text, in some versions.
-    return value.strip('"') if isinstance(value, str) else None
+    return await xcom.aget_one(key=key, **_whose(ti))
+
+
+async def push(trigger: BaseTrigger, key: str, value: Any) -> None:
+    """Push to the XCom of a trigger's task, where a trigger can.
+
+    :raises AirflowRuntimeError: Airflow could not take it.
+    """
+    xcom, ti = _awaitable_xcom(), trigger.task_instance
+    if xcom is not None and ti is not None:
+        await xcom.aset(key, value, **_whose(ti))
+
+
+def _awaitable_xcom() -> Any:
+    """Return XCom with its awaitable methods, which work in every asyncio task; None before 3.3."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.xcom import XCom
+
+    reachable = hasattr(XCom, "aset") and hasattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "asend")
+    return XCom if reachable else None
+
+
+def _whose(ti: Any) -> dict[str, Any]:
+    return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
 
 
 async def _ask_supervisor(message: Any) -> Any:

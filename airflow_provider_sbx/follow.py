@@ -43,6 +43,7 @@ async def follow(
     *,
     events: AsyncIterator[Event] | None = None,
     until: float | None = None,
+    progressed: Callable[[Following], None] | None = None,
 ) -> Outcome | None:
     """Wait for a process and hand its output on as it comes.
 
@@ -52,21 +53,24 @@ async def follow(
     :param emit: takes lines and notices, in order; called from the event loop, so it must be quick.
     :param events: the stream of a start that was just made, to be read first.
     :param until: when to give up, in seconds since 1970; None for never.
+    :param progressed: called with the machine whenever all that it has seen was handed on, as often as
+        that is; its state is a place to go on from.
     :return: how the process ended, or None where `until` came first.
     :raises ServiceError: what makes going on pointless, such as a sandbox that was stopped.
     """
     ticker = _Ticker(machine, emit)
+    progressed = progressed or _ignore
     limit = asyncio.timeout(None if until is None else max(0.0, until - time.time()))
     try:
         async with limit:
             if events is not None:
-                await _from_stream(machine, events, emit, ticker)
+                await _from_stream(machine, events, emit, ticker, progressed)
             while True:
                 step = machine.step(time.time())
                 if isinstance(step, Finished):
                     return step.outcome
                 try:
-                    entries = await _take(step, client, sandbox_id, machine, emit, ticker)
+                    entries = await _take(step, client, sandbox_id, machine, emit, ticker, progressed)
                 except ServiceError as error:
                     entries = machine.failed(error, time.time())
                 await _emit_in_turns(entries, emit)
@@ -105,6 +109,7 @@ async def _take(
     machine: Following,
     emit: Emit,
     ticker: _Ticker,
+    progressed: Callable[[Following], None],
 ) -> list[Entry]:
     """Do one step. Nothing is retried here: the machine decides that."""
     match step:
@@ -113,7 +118,7 @@ async def _take(
             return []
         case OpenStream(from_seq):
             async with client.stream(sandbox_id, machine.process_id, from_seq=from_seq) as events:
-                await _from_stream(machine, events, emit, ticker)
+                await _from_stream(machine, events, emit, ticker, progressed)
             return []
         case AskWait(seconds):
             wait = calls.wait(machine.process_id, timeout_seconds=seconds)
@@ -127,7 +132,13 @@ async def _take(
             return machine.answered(sandbox, time.time())
 
 
-async def _from_stream(machine: Following, events: AsyncIterator[Event], emit: Emit, ticker: _Ticker) -> None:
+async def _from_stream(
+    machine: Following,
+    events: AsyncIterator[Event],
+    emit: Emit,
+    ticker: _Ticker,
+    progressed: Callable[[Following], None],
+) -> None:
     """Read an open stream for as long as the machine wants to."""
     await _emit_in_turns(machine.opened(time.time()), emit)
     taken = 0
@@ -138,6 +149,7 @@ async def _from_stream(machine: Following, events: AsyncIterator[Event], emit: E
                 break
             entries = machine.event(event, time.time())
             await _emit_in_turns(entries, emit)
+            progressed(machine)
             ticker.arm()
             # By lines, not by events: one event may hold as many lines as a batch.
             taken += 1 + len(entries)
@@ -149,6 +161,10 @@ async def _from_stream(machine: Following, events: AsyncIterator[Event], emit: E
         await _emit_in_turns(machine.failed(error, time.time()), emit)
     else:
         await _emit_in_turns(machine.stream_ended(time.time()), emit)
+
+
+def _ignore(_machine: Following) -> None:
+    pass
 
 
 async def _emit_in_turns(entries: Sequence[Entry], emit: Emit) -> None:

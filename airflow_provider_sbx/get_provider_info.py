@@ -27,7 +27,17 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "Sandbox",
-                "python-modules": ["airflow_provider_sbx.operators.process"],
+                "python-modules": [
+                    "airflow_provider_sbx.operators.process",
+                    "airflow_provider_sbx.operators.sandbox",
+                    "airflow_provider_sbx.operators.sandbox_group",
+                ],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": "Sandbox",
+                "python-modules": ["airflow_provider_sbx.sensors.process"],
             }
         ],
         "triggers": [

@@ -256,12 +256,12 @@ def send_signal(process_id: str, signal: str) -> Call[ProcessSummary]:
     )
 
 
-def normal_signal(signal: str) -> str:
+def normal_signal(signal: object) -> str:
     """Return a signal's name as the service takes it: upper case, without `SIG`.
 
     :raises InvalidParameterError: no such signal.
     """
-    name = signal.upper().removeprefix("SIG") if isinstance(signal, str) else signal
+    name = signal.upper().removeprefix("SIG") if isinstance(signal, str) else None
     if name not in SIGNALS:
         raise InvalidParameterError(
             "signal", f"{signal!r} is not a signal", f"Use one of {', '.join(SIGNALS)}."

@@ -37,9 +37,10 @@ class Termination:
     how: str
 
 
-def terminate(process_id: str, *, grace_seconds: float) -> Conversation[Termination]:
+def terminate(process_id: str, *, grace_seconds: float, signal: str = "TERM") -> Conversation[Termination]:
     """End a process: TERM, up to `grace_seconds` to end by itself, KILL, and make sure.
 
+    :param signal: what to send instead of TERM.
     :raises ServiceError: the service could not be asked.
     """
     try:
@@ -47,9 +48,9 @@ def terminate(process_id: str, *, grace_seconds: float) -> Conversation[Terminat
         if summary.status.is_terminal:
             return Termination(True, False, f"it had already ended ({summary.status})")
         if grace_seconds > 0:
-            yield calls.send_signal(process_id, "TERM")
+            yield calls.send_signal(process_id, signal)
             if (yield from _ends_within(process_id, grace_seconds)):
-                return Termination(True, True, "it ended after TERM")
+                return Termination(True, True, f"it ended after {signal}")
         yield calls.kill_process(process_id)
         ended = yield from _ends_within(process_id, _KILL_CONFIRMATION_SECONDS)
     except NotFoundError:
@@ -88,17 +89,18 @@ def marked(command: str, key: str, label: str) -> str:
     return f"# {key} {' '.join(label.split())}\n{command}"
 
 
-def find_process(key: str, *, created_after: int | None = None) -> Conversation[ProcessSummary | None]:
-    """Return the process whose command bears the key, or None; the latest where there are several.
+def find_process(*keys: str, created_after: int | None = None) -> Conversation[ProcessSummary | None]:
+    """Return the process whose command bears one of the keys, or None; the latest where there are several.
 
+    :param keys: see `process_key`.
     :param created_after: look only at those started after this, in milliseconds since 1970.
     """
     cursor, found = None, None
-    mark = f"# {key} "
+    marks = tuple(f"# {key} " for key in keys)
     while True:
         page = yield calls.list_processes(limit=_PAGE, cursor=cursor, created_after=created_after)
         for process in page.data:
-            if process.command.startswith(mark) and (
+            if process.command.startswith(marks) and (
                 found is None or (process.started_at or 0) >= (found.started_at or 0)
             ):
                 found = process

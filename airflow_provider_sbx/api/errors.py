@@ -6,6 +6,7 @@ SandboxError
 │   ├── TransportError           no answer: refused, reset, timed out, name not resolved
 │   ├── DecodeError              a success whose body is not what was asked for (HTML, empty, cut)
 │   ├── StreamBrokenError        an event stream that can't be read on; the process goes on
+│   │   └── EventUnreadableError     an event in it is not what it should be
 │   ├── ServiceUnavailableError  the service was out of reach for longer than allowed
 │   └── ResponseError            an answer with an error status
 │       ├── AuthenticationError  401, 403: the key or token is refused
@@ -110,6 +111,19 @@ class StreamBrokenError(ServiceError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=True)
+
+
+class EventUnreadableError(StreamBrokenError):
+    """An event of a stream is not what it should be; nothing after it was read.
+
+    :param is_output: it is a piece of output, so that others stand behind it.
+    :param seq: its sequence number, where that can be told.
+    """
+
+    def __init__(self, message: str, *, is_output: bool, seq: int | None = None) -> None:
+        super().__init__(message)
+        self.is_output = is_output
+        self.seq = seq
 
 
 class ServiceUnavailableError(ServiceError):

@@ -7,12 +7,17 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airflow_provider_sbx.api.errors import ReplayWindowExpiredError, ServiceError, StreamBrokenError
+from airflow_provider_sbx.api.errors import (
+    EventUnreadableError,
+    ReplayWindowExpiredError,
+    ServiceError,
+    StreamBrokenError,
+)
 from airflow_provider_sbx.api.models import ProcessResult, ProcessSummary
 from airflow_provider_sbx.api.parsing import may_hold_halves, parse_json
 
@@ -21,6 +26,8 @@ HEARTBEAT_SECONDS = 15.0
 
 IDLE_SECONDS = 60.0
 """A stream without a single byte for this long is dead, as the vendor's clients take it."""
+
+_SEQ = re.compile(r'"seq"\s*:\s*(\d{1,15})\b')
 
 Read = TypeVar("Read", bound=BaseModel)
 
@@ -58,14 +65,15 @@ class Output(Event):
     def raw(self) -> bytes:
         """The bytes that were written.
 
-        :raises StreamBrokenError: it claims to be base64 and isn't.
+        :raises EventUnreadableError: it claims to be base64 and isn't.
         """
         if self.encoding != "base64":
             return self.data.encode()
         try:
             return base64.b64decode(self.data, validate=True)
-        except binascii.Error as error:
-            raise StreamBrokenError(f"Output event {self.seq} is not valid base64") from error
+        except ValueError as error:
+            message = f"Output event {self.seq} is not valid base64"
+            raise EventUnreadableError(message, is_output=True, seq=self.seq) from error
 
 
 class Done(Event):
@@ -92,7 +100,7 @@ def decode_event(name: str, data: str) -> Event | None:
 
     :param name: the `event:` field.
     :param data: the `data:` field, JSON.
-    :raises StreamBrokenError: the data can't be read; nothing after it can be trusted.
+    :raises EventUnreadableError: the data can't be read.
     """
     try:
         match name:
@@ -108,7 +116,13 @@ def decode_event(name: str, data: str) -> Event | None:
                 return None
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise StreamBrokenError(f"An event {name!r} can't be read: {problem}") from None
+        # Within a string of the data its quotes would be escaped: it is the event's own number.
+        seq = _SEQ.search(data)
+        raise EventUnreadableError(
+            f"An event {name!r} can't be read: {problem}",
+            is_output=name == "output",
+            seq=int(seq[1]) if seq else None,
+        ) from None
 
 
 def _read(model: type[Read], data: str) -> Read:

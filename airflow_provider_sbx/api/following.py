@@ -4,16 +4,17 @@ The worker and the triggerer both drive this one machine (`airflow_provider_sbx.
 can't differ. It opens no socket and reads no clock: whoever drives it passes the time.
 
 Streaming (the default): read from the first unseen sequence number; when the stream is cut, goes
-silent or is refused for a while, come back from there. Duplicates are dropped, a gap is asked for
-once more, and what can't be had again is named. `wait` and `poll` need no stream: the first holds
-one long request after another, the second looks now and then; both read the output at the end.
+silent or is refused for a while, come back from there. Duplicates are dropped, a gap and an event
+that can't be read are asked for once more, and what can't be had again is named. A process that is
+found to have ended is still read to its end. `wait` and `poll` need no stream: the first holds one
+long request after another, the second looks now and then; both read the output at the end.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_sbx.api import errors
@@ -21,14 +22,7 @@ from airflow_provider_sbx.api.calls import MAX_WAIT_SECONDS
 from airflow_provider_sbx.api.events import Done, Event, Failed, Output
 from airflow_provider_sbx.api.models import ProcessResult, ProcessStatus, ProcessSummary, Sandbox
 from airflow_provider_sbx.api.outage import SUSPICIOUS_FAILURES, Outage
-from airflow_provider_sbx.api.output import (
-    DEFAULT_LOG_BYTES,
-    DEFAULT_OUTPUT_BYTES,
-    Line,
-    LineAssembler,
-    Tail,
-    bounded_tail,
-)
+from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
 from airflow_provider_sbx.api.replay import ReplaySearch
 from airflow_provider_sbx.api.retrying import RetryPolicy, may_pass
 from airflow_provider_sbx.api.steps import (
@@ -44,6 +38,7 @@ from airflow_provider_sbx.api.steps import (
     Step,
     WaitStrategy,
 )
+from airflow_provider_sbx.api.transcript import Transcript
 
 _STEADY_SECONDS = 15.0
 """A stream that held this long was a good one, in seconds."""
@@ -51,7 +46,8 @@ _STEADY_SECONDS = 15.0
 _EARLY_SECONDS = 0.5
 """A long-poll that ends so much before its time did so by itself, in seconds."""
 
-_QUIET_MARGIN_MS = 1_000
+_LAST_TRIES_SECONDS = 60.0
+"""How long the rest of an ended process's output is asked for where the stream fails, in seconds."""
 
 
 class Following:
@@ -88,17 +84,12 @@ class Following:
         self._strategy = strategy
         self._policy = policy or RetryPolicy()
         self._poll_seconds = poll_seconds
-        self._output_bytes = output_bytes
-        self._log_bytes = log_bytes
         self._chance = chance
-        state = state or {}
-        self.next_seq: int = state.get("next_seq", 1)
-        self._logged_bytes: int = state.get("logged_bytes", 0)
-        self._output_lost: bool = state.get("output_lost", False)
-        self._lines = LineAssembler(state.get("lines"), step_us=step_us)
-        self._tails = {"stdout": Tail(output_bytes), "stderr": Tail(output_bytes)}
+        self._read = Transcript(output_bytes=output_bytes, log_bytes=log_bytes, state=state, step_us=step_us)
         self._outcome: Outcome | None = None
-        self._ended: ProcessStatus | None = None
+        self._ended = False
+        self._result: ProcessResult | None = None
+        self._result_at = 0.0
         self._pause_until = 0.0
         self._outage = Outage(process_id, self._policy)
         self._sandbox_in_doubt = False
@@ -107,18 +98,23 @@ class Following:
         self._wait_until = 0.0
         self._fruitless = 0
         self._gap_at: int | None = None
+        self._unreadable_at: int | None = None
         self._broken_off = False
         self._replay: ReplaySearch | None = None
-        self._clock: tuple[float, int] | None = None
 
     def state(self) -> dict[str, Any]:
         """Return what another machine needs to go on; small and JSON-safe, and without the tails."""
-        return {
-            "next_seq": self.next_seq,
-            "logged_bytes": self._logged_bytes,
-            "output_lost": self._output_lost,
-            "lines": self._lines.state(),
-        }
+        return self._read.state()
+
+    @property
+    def next_seq(self) -> int:
+        """The first sequence number that was not read yet."""
+        return self._read.next_seq
+
+    @property
+    def logged_bytes(self) -> int:
+        """How much output was turned into lines, in bytes."""
+        return self._read.logged_bytes
 
     # --- what to do ------------------------------------------------------------------------
 
@@ -135,7 +131,7 @@ class Following:
             return AskSandbox()
         if self._process_in_doubt:
             return AskStatus()
-        if self._ended is not None:
+        if self._ended and self._result is None:
             return self._ask_wait(1.0, now)
         match self._strategy:
             case WaitStrategy.STREAM:
@@ -153,7 +149,7 @@ class Following:
     @property
     def has_open_line(self) -> bool:
         """Whether `tick` may have something to show soon."""
-        return self._lines.has_open_line
+        return self._read.has_open_line
 
     @property
     def reads_on(self) -> bool:
@@ -171,7 +167,7 @@ class Following:
             if self._replay.found is None:
                 self._broken_off = True
             else:
-                entries += self._lose(self._replay.found - 1, "no longer kept by the service")
+                entries += self._read.lose(self._replay.found - 1, "no longer kept by the service")
                 self._replay = None
         return entries
 
@@ -184,7 +180,7 @@ class Following:
             case Output():
                 return self._output(event, now)
             case Done():
-                return self._done(event.result, now)
+                return self._done(event.result)
             case Failed():
                 return self.failed(event.as_error(), now)
             case _:
@@ -194,6 +190,8 @@ class Following:
         """Tell that the stream ended, or was left, without a `done`: no end of the process."""
         if self._outcome is not None or self._pause_until > now or self._replay is not None:
             return []
+        if self._gives_up(now):
+            return self._end_without_the_rest()
         self._fruitless = 0 if self._was_steady(now) else self._fruitless + 1
         self._process_in_doubt = self._fruitless >= SUSPICIOUS_FAILURES
         self._pause(max(1, self._fruitless), None, now)
@@ -201,13 +199,7 @@ class Following:
 
     def tick(self, now: float) -> list[Entry]:
         """Show lines without an end that have waited long enough."""
-        if self._clock is None:
-            return []
-        seen_at, sandbox_ms = self._clock
-        # A second late: what the network holds back must not look like a pause of the process,
-        # else a second reader of the same events would cut the lines elsewhere.
-        elapsed_ms = int((now - seen_at) * 1000) - _QUIET_MARGIN_MS
-        return self._log(self._lines.flush_due(sandbox_ms + elapsed_ms))
+        return self._read.tick(now)
 
     def answered(self, answer: ProcessSummary | ProcessResult | Sandbox, now: float) -> list[Entry]:
         """Take the answer of `AskWait`, `AskStatus` or `AskSandbox`.
@@ -230,11 +222,11 @@ class Following:
             case ProcessResult(status=ProcessStatus.QUEUED | ProcessStatus.RUNNING):
                 self._wait_on(now)  # an answer of its own to a wait whose time is up
             case ProcessResult():
-                entries += self._result(answer)
+                entries += self._take_result(answer, now)
             case ProcessSummary():
                 self._process_in_doubt = False
                 if answer.status.is_terminal:
-                    self._ended = answer.status
+                    self._ended = True
                 elif self._strategy is WaitStrategy.POLL:
                     self._outage.steady()
                     self._pause_until = now + self._poll_seconds * (0.9 + 0.2 * self._chance())
@@ -254,6 +246,10 @@ class Following:
                 return self._outage.over(now)
             case errors.ReplayWindowExpiredError():
                 return self._expired(now)
+            case _ if self._result is not None and not may_pass(error):
+                return self._end_without_the_rest()
+            case errors.EventUnreadableError(is_output=True):
+                return self._unreadable(error, now)
             case errors.AuthenticationError() | errors.SandboxNotRunningError():
                 raise error
             case errors.NotFoundError():
@@ -300,95 +296,77 @@ class Following:
         if event.seq > self.next_seq:
             if self._asks_again():
                 return entries
-            entries += self._lose(event.seq - 1, "not delivered, twice")
+            entries += self._read.lose(event.seq - 1, "not delivered, twice")
         self._outage.steady()
-        self._fruitless, self._gap_at = 0, None
-        self._clock = (now, event.timestamp)
-        self.next_seq = event.seq + 1
-        self._tails["stdout" if event.stream == "stdout" else "stderr"].add(raw)
-        if self._logged_bytes < self._log_bytes:
-            self._logged_bytes += len(raw)
-            entries += self._lines.feed(event)
-            if self._logged_bytes >= self._log_bytes:
-                entries += self._lines.flush()
-                entries.append(
-                    Notice(
-                        f"The output reached the limit of {self._log_bytes} bytes (max_log_bytes): the rest "
-                        "is not logged. The process goes on and its result is kept.",
-                        warning=True,
-                    )
-                )
-        return entries
+        self._fruitless, self._gap_at, self._unreadable_at = 0, None, None
+        return entries + self._read.take(event, raw, now)
 
     def _asks_again(self) -> bool:
         """Ask for a gap once more: a proxy may have dropped what the receiver still has."""
         self._broken_off, self._gap_at = self._gap_at != self.next_seq, self.next_seq
         return self._broken_off
 
-    def _done(self, result: ProcessResult, now: float) -> list[Entry]:
+    def _unreadable(self, error: errors.EventUnreadableError, now: float) -> list[Entry]:
+        """Ask for an event once more that can't be read, then go on after it: others stand behind it."""
+        # A number that was read already is a duplicate's: nothing is lost with it.
+        is_next = error.seq is None or error.seq >= self.next_seq
+        again = is_next and self._unreadable_at == self.next_seq
+        entries = self._out_of_reach(error, now)
+        if again:
+            entries += self._read.lose(self.next_seq, "it can't be read, twice")
+        elif is_next:
+            self._unreadable_at = self.next_seq
+        return entries
+
+    def _done(self, result: ProcessResult) -> list[Entry]:
         entries: list[Entry] = []
         if result.last_seq is not None and result.last_seq >= self.next_seq:
             if self._asks_again():
                 return entries
-            entries += self._lose(result.last_seq, "not delivered, twice")
-        entries += self._log(self._lines.flush())
-        stdout, stderr = ((tail.text, tail.truncated) for tail in self._tails.values())
-        self._outcome = Outcome.of(result, stdout, stderr, lost=self._output_lost)
-        return entries
+            entries += self._read.lose(result.last_seq, "not delivered, twice")
+        return entries + self._end(result, self._read.ends)
 
-    def _result(self, result: ProcessResult) -> list[Entry]:
-        """End by a result that was asked for: its output is what the receiver still has."""
-        entries: list[Entry] = []
+    def _take_result(self, result: ProcessResult, now: float) -> list[Entry]:
+        """Take a result that was asked for: its output is what the receiver still has."""
         if self._strategy is WaitStrategy.STREAM:
-            # The stream could not be read to its end. What it brought is logged; the rest isn't
-            # cut into events any more, so that it can't be told where it goes on.
-            entries.append(
-                Notice(
-                    f"The output after sequence number {self.next_seq - 1} could not be followed and is "
-                    "not logged here; the result holds its end.",
-                    warning=True,
-                )
-            )
-            self._output_lost = True
-        else:
-            entries += self._lines_of(result)
-            if result.output_truncated:
-                entries.append(
-                    Notice("The service no longer kept all of the output; its end is shown.", warning=True)
-                )
-        stdout, stderr = (bounded_tail(text, self._output_bytes) for text in (result.stdout, result.stderr))
-        lost = self._output_lost or result.output_truncated
-        self._outcome = Outcome.of(result, stdout, stderr, lost=lost)
-        return entries
-
-    def _lines_of(self, result: ProcessResult) -> list[Entry]:
-        if not self._log_bytes:
-            return []
-        at, entries, cut = result.completed_at or result.started_at or 0, list[Entry](), False
-        for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
-            kept, shortened = bounded_tail(text, max(0, self._log_bytes - self._logged_bytes))
-            cut = cut or shortened
-            self._logged_bytes += len(kept.encode())
-            entries += self._lines.feed(Output(seq=0, stream=stream, data=kept, timestamp=at))
-        entries += self._lines.flush()
-        if cut:
-            text = f"The output is larger than {self._log_bytes} bytes (max_log_bytes): its end is shown."
+            if result.last_seq is not None and result.last_seq < self.next_seq:
+                return self._end(result, self._read.ends)
+            # The rest of its output may well be had, once the stream can be read again.
+            self._result, self._result_at = result, now
+            return self._end_without_the_rest() if self._fruitless and result.last_seq is None else []
+        entries = self._read.take_result(result)
+        if result.output_truncated:
+            self._read.is_incomplete = True
+            text = "The service no longer kept all of the output; its end is shown."
             entries.append(Notice(text, warning=True))
+        return entries + self._end(result, self._read.ends_of(result))
+
+    def _gives_up(self, now: float) -> bool:
+        """Whether the rest of an ended process's output was asked for long enough."""
+        longest = min(_LAST_TRIES_SECONDS, self._policy.patience_seconds)
+        return self._result is not None and now - self._result_at >= longest
+
+    def _end_without_the_rest(self) -> list[Entry]:
+        """End by the result that was asked for: the stream can't be read to its end."""
+        assert self._result is not None
+        entries, last = self._read.flush(), self._result.last_seq
+        if last is not None:
+            entries += self._read.lose(last, "the stream could not be read; the result holds their end")
+        else:
+            # What it brought is logged; where the result's output goes on from there can't be told.
+            text = f"The output after sequence number {self.next_seq - 1} could not be followed and is "
+            entries.append(Notice(text + "not logged here; the result holds its end.", warning=True))
+            self._read.is_incomplete = True
+        return entries + self._end(self._result, self._read.ends_of(self._result))
+
+    def _end(self, result: ProcessResult, ends: list[tuple[str, bool]]) -> list[Entry]:
+        entries = self._read.flush()
+        self._outcome = Outcome.of(result, *ends, lost=self._read.is_incomplete)
         return entries
-
-    def _log(self, lines: Iterator[Line]) -> list[Entry]:
-        return list(lines) if self._log_bytes else []
-
-    def _lose(self, last: int, why: str) -> list[Entry]:
-        """Give up the output up to a sequence number, by name."""
-        first, self.next_seq = self.next_seq, last + 1
-        if first > last:
-            return []
-        self._output_lost = True
-        which = f"Output event {first}" if first == last else f"Output events {first} to {last}"
-        return [*self._log(self._lines.flush()), Notice(f"{which}: {why}.", warning=True)]
 
     def _out_of_reach(self, error: errors.ServiceError, now: float) -> list[Entry]:
+        if self._gives_up(now):
+            return self._end_without_the_rest()
         entries = self._outage.failed(error, now)
         # A stream may go on failing where the service is well and the process long ended.
         self._sandbox_in_doubt = self._process_in_doubt = self._outage.is_suspicious

@@ -24,6 +24,7 @@ from airflow_provider_sbx.api.schema import (
     Secrets,
     ServiceRequest,
     Time,
+    misfit,
 )
 
 IMAGES = ("node", "python", "node-chromium")
@@ -250,18 +251,31 @@ class SandboxSpec(ServiceRequest):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.image_name is None) == (self.snapshot_name is None):
-            raise ValueError("give exactly one of image_name and snapshot_name")
-        if self.image_id is not None and self.image_name is None:
-            raise ValueError("image_id needs image_name")
-        if self.snapshot_id is not None and self.snapshot_name is None:
-            raise ValueError("snapshot_id needs snapshot_name")
-        if self.snapshot_name is not None:
+        image, snapshot = self.image_name, self.snapshot_name
+        if image is not None and snapshot is not None:
+            raise misfit(
+                ("image_name", "snapshot_name"),
+                f"exactly one of them is needed, and both are given ({image!r}, {snapshot!r})",
+                "Give image_name to start from an image, or snapshot_name to start from a snapshot.",
+            )
+        if image is None and snapshot is None:
+            raise misfit(
+                (),
+                "exactly one of image_name and snapshot_name is needed, and neither is given",
+                f"Name an image, such as {IMAGES[1]!r}, or a snapshot.",
+            )
+        for id_name, name in (("image_id", "image_name"), ("snapshot_id", "snapshot_name")):
+            if getattr(self, id_name) is not None and getattr(self, name) is None:
+                raise misfit((id_name,), f"{id_name} needs {name}", f"Give {name}, or leave it out.")
+        if snapshot is not None:
             image_only = ("cpu", "memory_mib", "disk_mib", "secrets", "vault", "one_password")
-            given = [name for name in image_only if getattr(self, name) is not None]
+            given = tuple(name for name in image_only if getattr(self, name) is not None)
             if given:
-                raise ValueError(
-                    f"{', '.join(given)} can't be given with snapshot_name: a snapshot brings its own"
+                raise misfit(
+                    given,
+                    f"{', '.join(given)} can't be given with snapshot_name ({snapshot!r}): a snapshot "
+                    "brings its own",
+                    "Leave it out, or make the sandbox from an image.",
                 )
         return self
 

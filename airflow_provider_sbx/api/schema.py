@@ -15,9 +15,14 @@ from pydantic import (
     Field,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 MAX_SECRETS = 32
 """Most environment variables that one start may fill from stored secrets."""
+
+
+MISFIT = "misfit"
+"""The type of the errors that `misfit` makes."""
 
 
 def _blank_is_missing(value: object) -> object:
@@ -61,6 +66,17 @@ class ServiceRequest(BaseModel):
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON body: wire names, unset fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def misfit(names: tuple[str, ...], problem: str, remedy: str) -> PydanticCustomError:
+    """Return the error of members that are right by themselves and don't go together.
+
+    :param names: the members; none for the whole.
+    :param problem: what is wrong; never holds a secret.
+    :param remedy: what to write instead.
+    """
+    context: dict[str, Any] = {"names": names, "problem": problem, "remedy": remedy}
+    return PydanticCustomError(MISFIT, "{problem}", context)
 
 
 class SecretReference(ServiceRequest):

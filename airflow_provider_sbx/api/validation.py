@@ -14,8 +14,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from airflow_provider_sbx.api.calls import normal_signal
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
+from airflow_provider_sbx.api.schema import MISFIT
+
+MOST_COMMAND_BYTES = 126 * 1024
+"""Longest command, in bytes: `MAX_ARG_STRLEN` of execve(2), 128 KiB, less the line that names the task."""
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -23,7 +28,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def check_command(command: object) -> str:
     """Return the command, if it is one.
 
-    :raises InvalidParameterError: it is not text, is empty, or holds a NUL.
+    :raises InvalidParameterError: it is not text, is empty, is too long for a shell, or holds a NUL.
     """
     if not isinstance(command, str):
         raise InvalidParameterError(
@@ -31,6 +36,14 @@ def check_command(command: object) -> str:
         )
     if not command.strip():
         raise InvalidParameterError("command", "it is empty", "Name the command to run.")
+    size = len(command.encode("utf-8", "replace"))
+    if size > MOST_COMMAND_BYTES:
+        raise InvalidParameterError(
+            "command",
+            f"it has {size} bytes, and Linux passes no more than {MOST_COMMAND_BYTES} to a shell",
+            "Give a long script as the stdin of SandboxProcessOperator, with the command `sh -s` or "
+            "`python3 -`, or put it into the sandbox's image.",
+        )
     return _no_nul("command", command)
 
 
@@ -120,6 +133,36 @@ def check_seconds(parameter: str, value: object, *, or_zero: bool = False) -> fl
     return seconds
 
 
+_SIGNAL_NUMBERS = {
+    1: "HUP",
+    2: "INT",
+    3: "QUIT",
+    9: "KILL",
+    10: "USR1",
+    12: "USR2",
+    15: "TERM",
+    18: "CONT",
+    19: "STOP",
+}
+"""Linux's, as a sandbox has them; the machine that Airflow is on may number them otherwise."""
+
+
+def check_signal(value: object) -> str:
+    """Return a signal's name, in capitals and without `SIG`.
+
+    :param value: a name or a number, also as text.
+    :raises InvalidParameterError: there is no such signal, or it can't be sent.
+    """
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(number, int) and not isinstance(number, bool):
+        name = _SIGNAL_NUMBERS.get(number)
+        if name is None:
+            numbers = ", ".join(f"{number} ({name})" for number, name in _SIGNAL_NUMBERS.items())
+            raise InvalidParameterError("signal", f"{value!r} is not a signal", f"Use one of {numbers}.")
+        return name
+    return normal_signal(value)
+
+
 def check_choice(parameter: str, value: str, choices: tuple[str, ...]) -> str:
     """Return a value that is one of a few.
 
@@ -207,8 +250,14 @@ def sandbox_spec(spec: SandboxSpec | Mapping[str, Any], parameter: str = "sandbo
 def _invalid(parameter: str, error: ValidationError) -> InvalidParameterError:
     """Say in our words what pydantic found first; never with the value, which may be a secret."""
     first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == MISFIT:
+        names = [_member(parameter, name) for name in first["ctx"]["names"]]
+        whole = parameter or "image_name, snapshot_name"
+        return InvalidParameterError(
+            ", ".join(names) or whole, first["ctx"]["problem"], first["ctx"]["remedy"]
+        )
     where = ".".join(str(part) for part in first["loc"])
-    name = f"{parameter}[{where!r}]" if parameter and where else parameter or where or "parameters"
+    name = _member(parameter, where) if where else parameter or "parameters"
     if first["type"] == "extra_forbidden":
         known = ", ".join(SandboxSpec.model_fields if parameter else ProcessParameters.model_fields)
         return InvalidParameterError(name, "there is no such option", f"The options are {known}.")
@@ -216,12 +265,17 @@ def _invalid(parameter: str, error: ValidationError) -> InvalidParameterError:
     return InvalidParameterError(name, problem[:1].lower() + problem[1:], "See the docs for what it takes.")
 
 
+def _member(parameter: str, name: str) -> str:
+    """Return a member's name as the caller writes it; without a parameter, it is one itself."""
+    return f"{parameter}[{name!r}]" if parameter else name
+
+
 def _no_nul_within(parameter: str, value: object) -> None:
     if isinstance(value, str):
         _no_nul(parameter, value)
     elif isinstance(value, Mapping):
         for name, member in value.items():
-            _no_nul_within(f"{parameter}[{name!r}]", member)
+            _no_nul_within(_member(parameter, name), member)
     elif isinstance(value, list | tuple):
         for member in value:
             _no_nul_within(parameter, member)

@@ -299,6 +299,19 @@ class SandboxAsyncHook(AsyncSandboxOperations):
         return self.client.stream(sandbox_id, process_id, from_seq=from_seq)
 
 
+async def new_async_client(settings: Settings) -> AsyncSandboxClient:
+    """Return a client for the running event loop, to be closed by whoever asked.
+
+    :param settings: what the connection says.
+    """
+    return await AsyncSandboxClient.make(
+        settings.api_key,
+        settings.base_url,
+        request_timeout_seconds=settings.request_timeout_seconds,
+        policy=settings.policy,
+    )
+
+
 def _only_default(conn_id: str) -> None:
     """Let a missing default connection pass, and no other: that one was named on purpose."""
     if conn_id != DEFAULT_CONNECTION:
@@ -348,13 +361,7 @@ async def shared_client(
     try:
         async with shared.making:
             if shared.client is None:
-                settings = await read_settings()
-                shared.client = await AsyncSandboxClient.make(
-                    settings.api_key,
-                    settings.base_url,
-                    request_timeout_seconds=settings.request_timeout_seconds,
-                    policy=settings.policy,
-                )
+                shared.client = await new_async_client(await read_settings())
         yield shared.client
     finally:
         shared.users -= 1

@@ -17,6 +17,7 @@ from airflow_provider_sbx.api.conversations import process_key
 from airflow_provider_sbx.compat import task_state_store
 
 _STORE_KEY = "sbx_process"
+_MOST_KEYS = 100
 
 
 class Record(BaseModel):
@@ -60,14 +61,10 @@ class Attempt:
     @property
     def key(self) -> str:
         """The key of this try's process."""
-        return self._key(self.try_number)
+        return self.key_of(self.try_number)
 
-    @property
-    def previous_key(self) -> str | None:
-        """The key of the process of the try before this; None in the first."""
-        return self._key(self.try_number - 1) if self.try_number > 1 else None
-
-    def _key(self, try_number: int) -> str:
+    def key_of(self, try_number: int) -> str:
+        """Return the key of some try's process."""
         return process_key(*self._identity, self._run_started, try_number)
 
     def remember(
@@ -91,21 +88,36 @@ class Attempt:
             self._store.set(_STORE_KEY, record.model_dump(mode="json"))
 
     def left_over(self) -> Record | None:
-        """Return what the try before this left unfinished, such as when its worker was lost.
+        """Return what an earlier try left unfinished, such as when its worker was lost.
 
-        None where it finished, left nothing, or can't be known (no state store before 3.3: then
-        `previous_key` finds what still runs). None as well where a person cleared the task since:
-        that is a wish for a new process, and the old one is being ended. A clear raises
-        `max_tries` (`clear_task_instances`), a retry doesn't.
+        Not only the try just before: that one may have been lost, or have found the service out of
+        reach, before it could leave word of its own.
+
+        None where the last word is of a finished try, where there is none, or where it can't be
+        known (no state store before 3.3). None as well where a person cleared the task since: that
+        is a wish for a new process, and the old one is being ended. A clear raises `max_tries`
+        (`clear_task_instances`), a retry doesn't.
         """
-        if self._store is None or self.try_number == 1:
+        record = self._last_word()
+        if record is None or record.finished or record.max_tries != self._max_tries:
+            return None
+        return record
+
+    @property
+    def unrecorded_keys(self) -> tuple[str, ...]:
+        """The keys of the earlier tries that left no word, so that their processes are known by key only."""
+        record = self._last_word()
+        since = max(record.try_number if record else 0, self.try_number - 1 - _MOST_KEYS)
+        return tuple(self.key_of(number) for number in range(since + 1, self.try_number))
+
+    def _last_word(self) -> Record | None:
+        if self._store is None:
             return None
         try:
             record = Record.model_validate(self._store.get(_STORE_KEY))
         except ValidationError:
             return None
-        is_previous = record.try_number == self.try_number - 1 and record.max_tries == self._max_tries
-        return record if is_previous and not record.finished else None
+        return record if record.try_number < self.try_number else None
 
     @property
     def has_store(self) -> bool:

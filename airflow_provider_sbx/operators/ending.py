@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 
 from airflow_provider_sbx.api.errors import (
     AuthenticationError,
@@ -109,6 +114,23 @@ def as_task_failure(error: SandboxError, *, replaceable_sandbox: bool) -> Except
     if isinstance(error, ResponseError) and 400 <= error.status_code < 500 and not error.retryable:
         lasting = lasting or not isinstance(error, NotFoundError | SandboxNotRunningError)
     return AirflowFailException(str(error)) if lasting else error
+
+
+@contextmanager
+def task_failures() -> Iterator[None]:
+    """Raise what goes wrong within as a task does; see `as_task_failure`.
+
+    :raises AirflowFailException: no retry can mend it.
+    """
+    try:
+        yield
+    except AirflowNotFoundException as error:  # the connection
+        raise AirflowFailException(str(error)) from error
+    except SandboxError as error:
+        failure = as_task_failure(error, replaceable_sandbox=False)
+        if failure is error:
+            raise
+        raise failure from error
 
 
 def _iso(milliseconds: int | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`SandboxExecOperator` and `SandboxProcessOperator`: tasks that run a process in a sandbox."""
+"""`SandboxExecOperator`, `SandboxProcessOperator` and `SandboxSignalOperator`: tasks with a process."""
 
 from __future__ import annotations
 
@@ -33,12 +33,16 @@ from airflow_provider_sbx.operators.command import (
     is_script_file,
     python_script,
 )
+from airflow_provider_sbx.operators.signal import SandboxSignalOperator
+from airflow_provider_sbx.operators.target import Templated
 from airflow_provider_sbx.operators.task import SandboxTask
 from airflow_provider_sbx.operators.worker import Options
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.providers.common.compat.sdk import Context
+
+__all__ = ["SandboxExecOperator", "SandboxProcessOperator", "SandboxSignalOperator"]
 
 _MOST_OUTPUT_BYTES = 16 * 1024 * 1024
 
@@ -116,7 +120,7 @@ class SandboxExecOperator(SandboxTask):
         self,
         *,
         command: str,
-        sandbox_id: str | None = None,
+        sandbox_id: Templated = None,
         sandbox: Mapping[str, Any] | SandboxSpec | None = None,
         cwd: str | None = None,
         env: Mapping[str, str | int | float] | None = None,

@@ -21,7 +21,7 @@ from airflow_provider_sbx.api.errors import (
 )
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.following import Following
-from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary
+from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary
 from airflow_provider_sbx.api.retrying import is_outcome_unknown, may_repeat
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
 from airflow_provider_sbx.client import AsyncSandboxClient
@@ -205,24 +205,6 @@ async def write_input(
             if is_outcome_unknown(call, error):
                 raise OutcomeUnknownError(call.what, error) from error
             raise
-
-
-async def pick_up(
-    client: AsyncSandboxClient, sandbox_id: str, process_id: str | None, key: str | None
-) -> ProcessSummary | None:
-    """Return what an earlier try left running or ended unseen, by id or else by key.
-
-    A process that was killed or timed out is not this try's result: whoever cleared the task had
-    it killed, and its time was the earlier try's.
-    """
-    process = None
-    if process_id is not None:
-        process = await client.send(calls.get_process(process_id), sandbox_id)
-    elif key is not None:
-        process = await client.converse(sandbox_id, find_process(key))
-    if process is None or process.status in (ProcessStatus.KILLED, ProcessStatus.TIMED_OUT):
-        return None
-    return process
 
 
 def new_machine(

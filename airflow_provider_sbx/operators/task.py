@@ -18,23 +18,21 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_sbx.api.conversations import terminate
 from airflow_provider_sbx.api.errors import (
-    AuthenticationError,
-    InvalidParameterError,
-    NotFoundError,
     ProcessKilledError,
     ProcessTimedOutError,
     SandboxError,
-    SandboxNotRunningError,
     ServiceError,
 )
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, SandboxSpec
-from airflow_provider_sbx.api.output import bounded_tail
 from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.api.validation import check_exit_codes, check_text, sandbox_spec
 from airflow_provider_sbx.compat import TaskDeferralError, TaskDeferralTimeout
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.ending import as_task_failure, raise_unless_success, result_of
+from airflow_provider_sbx.operators.resuming import error_of, fetched
+from airflow_provider_sbx.operators.stopping import stop_if_possible
+from airflow_provider_sbx.operators.target import Templated
 from airflow_provider_sbx.operators.worker import (
     WORKER_GRACE_SECONDS,
     Ended,
@@ -59,7 +57,7 @@ _DEFERRAL_SPARE_SECONDS = 120.0
 class SandboxTask(BaseOperator):
     """The life of a task with a process. Operators add the parameters and their checks."""
 
-    sandbox_id: str | None
+    sandbox_id: Templated
     sandbox: Mapping[str, Any] | SandboxSpec | None
     deferrable: bool
     skip_on_exit_code: int | Container[int] | None
@@ -169,6 +167,7 @@ class SandboxTask(BaseOperator):
             kill_grace=options.kill_grace,
             owns_sandbox=end.owns_sandbox,
             deferred_at=now,
+            checkpoints=self.do_xcom_push,
         )
         # The trigger's own deadline comes first; Airflow's is for a trigger that never runs.
         spare = options.kill_grace + _DEFERRAL_SPARE_SECONDS
@@ -201,46 +200,21 @@ class SandboxTask(BaseOperator):
                     self.log.info("Process %s was ended with the try before: starting anew.", end.process_id)
                     return self._execute(context, deferrable=False)
                 if end.failure is not None:
-                    error = _failure(end)
+                    error = error_of(end)
                     raise as_task_failure(error, replaceable_sandbox=owns_sandbox)
                 if end.status is None or end.deadline_passed:
                     self._overdue(attempt, end.sandbox_id, end.process_id, end.error or "")
-                outcome = self._fetch(hook, end, end.status)
+                outcome = fetched(hook, end, end.status, output_bytes=self.max_output_bytes, log=self.log)
                 return self._finish(attempt, end.sandbox_id, end.process_id, outcome)
             finally:
                 if owns_sandbox:
-                    self._stop(hook, end.sandbox_id)
+                    stop_if_possible(hook, end.sandbox_id, self.log)
 
     def _overdue(self, attempt: Attempt, sandbox_id: str, process_id: str, how: str) -> NoReturn:
         attempt.remember(sandbox_id, process_id, finished=True)
         raise ProcessTimedOutError(
             f"Process {process_id} in sandbox {sandbox_id} used up its time "
             f"(execution_timeout or timeout): {how}."
-        )
-
-    def _fetch(self, hook: SandboxHook, end: ProcessEvent, status: ProcessStatus) -> Outcome:
-        """Return the outcome with the output that the sandbox still holds: one request."""
-        stdout = stderr = ""
-        lost = end.output_lost
-        try:
-            result = hook.wait(end.sandbox_id, end.process_id, timeout_seconds=5.0)
-            stdout, stderr = result.stdout, result.stderr
-        except ServiceError as error:
-            lost = True
-            self.log.warning("The output for the result could not be read; the log has it. %s", error)
-        stdout, stdout_cut = bounded_tail(stdout, self.max_output_bytes)
-        stderr, stderr_cut = bounded_tail(stderr, self.max_output_bytes)
-        return Outcome(
-            status=status,
-            exit_code=end.exit_code,
-            started_at=end.started_at,
-            completed_at=end.completed_at,
-            error=end.error,
-            stdout=stdout,
-            stderr=stderr,
-            stdout_truncated=stdout_cut,
-            stderr_truncated=stderr_cut,
-            output_lost=lost,
         )
 
     def _finish(self, attempt: Attempt, sandbox_id: str, process_id: str, outcome: Outcome) -> Any:
@@ -255,17 +229,6 @@ class SandboxTask(BaseOperator):
         )
         result = result_of(sandbox_id, process_id, outcome)
         return self.output_processor(result) if self.output_processor else result
-
-    def _stop(self, hook: SandboxHook, sandbox_id: str) -> None:
-        try:
-            hook.stop_sandbox(sandbox_id)
-            self.log.info("Stopped sandbox %s.", sandbox_id)
-        except (NotFoundError, SandboxNotRunningError):
-            pass  # gone already
-        except ServiceError as error:
-            self.log.warning(
-                "Sandbox %s could not be stopped; it ends at its timeout_minutes. %s", sandbox_id, error
-            )
 
     def on_kill(self) -> None:
         """End the process: TERM, a grace, KILL; and stop the sandbox that was made for the task."""
@@ -301,20 +264,4 @@ class SandboxTask(BaseOperator):
                 )
             finally:
                 if owns_sandbox:
-                    self._stop(hook, sandbox_id)
-
-
-def _failure(end: ProcessEvent) -> SandboxError:
-    """Return the error that ended the trigger's waiting."""
-    message = end.error or "The wait failed"
-    match end.failure:
-        case "sandbox_not_running":
-            return SandboxNotRunningError(message, status_code=409, code="sandbox_not_running")
-        case "refused":
-            return AuthenticationError(message, status_code=401)
-        case "not_found":
-            return NotFoundError(message, status_code=404)
-        case "invalid":
-            return InvalidParameterError("sbx_conn_id", message, "Mend the connection.")
-        case _:
-            return ServiceError(message, retryable=True)
+                    stop_if_possible(hook, sandbox_id, self.log)

@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import find_process, terminate
 from airflow_provider_sbx.api.errors import (
     InvalidParameterError,
@@ -33,7 +34,6 @@ from airflow_provider_sbx.operators.running import (
     begin,
     feed_and_follow,
     new_machine,
-    pick_up,
     write_input,
 )
 from airflow_provider_sbx.tasklog import emitter, log_time
@@ -270,22 +270,33 @@ class WorkerRun:
         self._log.info("Made sandbox %s for this task. %s", sandbox.id, sandbox.session_url or "")
 
     async def _left_over(self, client: AsyncSandboxClient, sandbox_id: str) -> ProcessSummary | None:
-        """Return the process that the try before this left, if its worker was lost."""
-        left = self._attempt.left_over()
-        key = self._attempt.previous_key
-        if left is None:
-            if self._attempt.has_store or key is None:
-                return None
-        elif left.sandbox_id != sandbox_id:
-            return None
-        try:
-            process = await pick_up(client, sandbox_id, left.process_id if left else None, key)
-        except NotFoundError:
-            return None
-        if process is None or (left is None and process.status.is_terminal):
-            # Without the store it can't be told whether an ended one was that try's result.
+        """Return the process that an earlier try left running or ended unseen, if its worker was lost.
+
+        A process that was killed or timed out is not this try's result: whoever cleared the task had
+        it killed, and its time was the earlier try's.
+        """
+        process = None
+        if keys := self._attempt.unrecorded_keys:
+            process = await client.converse(sandbox_id, find_process(*keys))
+            if process is not None and process.status.is_terminal and not self._attempt.has_store:
+                # Without the store it can't be told whether an ended one was that try's result.
+                process = None
+        if process is None:
+            process = await self._recorded(client, sandbox_id)
+        if process is None or process.status in (ProcessStatus.KILLED, ProcessStatus.TIMED_OUT):
             return None
         return process
+
+    async def _recorded(self, client: AsyncSandboxClient, sandbox_id: str) -> ProcessSummary | None:
+        left = self._attempt.left_over()
+        if left is None or left.sandbox_id != sandbox_id:
+            return None
+        if left.process_id is None:
+            return await client.converse(sandbox_id, find_process(self._attempt.key_of(left.try_number)))
+        try:
+            return await client.send(calls.get_process(left.process_id), sandbox_id)
+        except NotFoundError:
+            return None
 
     async def _stop_own_sandbox(self, client: AsyncSandboxClient) -> None:
         if not self._owns_sandbox or self._sandbox_id is None:

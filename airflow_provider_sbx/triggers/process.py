@@ -23,10 +23,17 @@ from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES
 from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.client import AsyncSandboxClient
-from airflow_provider_sbx.compat import pushed_text, task_logger, task_state, trigger_kill_seconds
+from airflow_provider_sbx.compat import (
+    AirflowRuntimeError,
+    pushed,
+    task_logger,
+    task_state,
+    trigger_kill_seconds,
+)
 from airflow_provider_sbx.follow import end_overdue, follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
 from airflow_provider_sbx.tasklog import emitter
+from airflow_provider_sbx.triggers.checkpoint import Checkpoint
 from airflow_provider_sbx.triggers.event import Failure, ProcessEvent
 
 SETTLE_SECONDS = 8.0
@@ -58,6 +65,8 @@ class SandboxProcessTrigger(BaseTrigger):
     :param kill_grace: time between TERM and KILL, in seconds.
     :param owns_sandbox: the sandbox was made for this task: stop it when the task is killed.
     :param deferred_at: when the task was deferred, in seconds since 1970; see `SETTLE_SECONDS`.
+    :param checkpoints: note in XCom how far much output was logged; see `Checkpoint`.
+    :param ends_process: the process is the task's own, and ended when the task is killed.
     """
 
     def __init__(
@@ -74,6 +83,8 @@ class SandboxProcessTrigger(BaseTrigger):
         kill_grace: float = 10.0,
         owns_sandbox: bool = False,
         deferred_at: float = 0.0,
+        checkpoints: bool = True,
+        ends_process: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
         self.sandbox_id = sandbox_id
@@ -87,6 +98,8 @@ class SandboxProcessTrigger(BaseTrigger):
         self.kill_grace = kill_grace
         self.owns_sandbox = owns_sandbox
         self.deferred_at = deferred_at
+        self.checkpoints = checkpoints
+        self.ends_process = ends_process
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the triggerer builds this trigger from."""
@@ -104,6 +117,8 @@ class SandboxProcessTrigger(BaseTrigger):
                 "kill_grace": self.kill_grace,
                 "owns_sandbox": self.owns_sandbox,
                 "deferred_at": self.deferred_at,
+                "checkpoints": self.checkpoints,
+                "ends_process": self.ends_process,
             },
         )
 
@@ -127,6 +142,7 @@ class SandboxProcessTrigger(BaseTrigger):
             )
 
     async def _follow(self, client: AsyncSandboxClient) -> ProcessEvent:
+        checkpoint = Checkpoint(self, self.process_id, began_at=self.deferred_at)
         machine = Following(
             self.process_id,
             strategy=WaitStrategy(self.wait_strategy),
@@ -134,14 +150,25 @@ class SandboxProcessTrigger(BaseTrigger):
             poll_seconds=self.poll_interval,
             output_bytes=0,
             log_bytes=self.max_log_bytes,
-            state=self.state,
+            state=await checkpoint.load(time.time()) or self.state,
             # Another triggerer that follows on from `state` logs the same lines under the same stamps.
             # Airflow merges the two files by the millisecond, and drops a record equal to the one
             # before: only lines that share none stand next to their likes there.
             step_us=1000,
         )
         emit = emitter(task_logger(self.log))
-        outcome = await follow(client, self.sandbox_id, machine, emit, until=self.deadline)
+        checkpoint.begin(machine, time.time())
+        try:
+            outcome = await follow(
+                client,
+                self.sandbox_id,
+                machine,
+                emit,
+                until=self.deadline,
+                progressed=checkpoint.offer if self.checkpoints else None,
+            )
+        finally:
+            checkpoint.stop()
         if outcome is not None:
             return ProcessEvent.of(self.sandbox_id, self.process_id, outcome)
         self.log.warning("Process %s has used up its time: ending it.", self.process_id)
@@ -151,12 +178,14 @@ class SandboxProcessTrigger(BaseTrigger):
         )
 
     async def on_kill(self) -> None:
-        """End the process of a task that a person marked, cleared or whose run was failed.
+        """End the process of a task that a person marked, cleared or whose run was failed, if it is its own.
 
         Airflow calls this also on a triggerer that was only frozen while another took its triggers
         over, and on one whose event was handled elsewhere. So the task is asked for first: while it
         waits for this very process, another triggerer follows it, and nothing is killed.
         """
+        if not self.ends_process:
+            return
         # Shielded, since Airflow cancels a trigger anew at each of its turns (about a second) for as
         # long as it runs, and that would cut this off before the process has ended.
         killing = asyncio.create_task(self._kill())
@@ -178,7 +207,13 @@ class SandboxProcessTrigger(BaseTrigger):
                     await self._end(
                         grace_seconds=min(self.kill_grace, max(0.0, limit - _KILL_MARGIN_SECONDS))
                     )
-        except (TimeoutError, ServiceError, InvalidParameterError, AirflowNotFoundException) as error:
+        except (
+            TimeoutError,
+            ServiceError,
+            InvalidParameterError,
+            AirflowNotFoundException,
+            AirflowRuntimeError,
+        ) as error:
             self.log.warning(
                 "Process %s could not be ended: it may still be running. %s", self.process_id, error
             )
@@ -187,7 +222,7 @@ class SandboxProcessTrigger(BaseTrigger):
         if await task_state(self) != "deferred":
             return False
         # A task that was cleared may wait for its next try's process by now.
-        return await pushed_text(self, "process_id") in (None, self.process_id)
+        return await pushed(self, "process_id") in (None, self.process_id)
 
     async def _end(self, *, grace_seconds: float) -> None:
         async with SandboxAsyncHook(self.sbx_conn_id) as hook:

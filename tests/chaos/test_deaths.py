@@ -54,22 +54,29 @@ def test_when_triggerer_and_worker_are_killed_the_process_runs_once_and_each_lin
         airflow.wait_for(
             lambda task=task: has_line(airflow, run_id, task, "line 60"), 60, f"output of {task}"
         )
-    assert airflow.task_instance("survives", run_id, "triggerer").state == "deferred"
+    noisy = [f"line {n} {'x' * 5600}" for n in range(1, 701)]
+    airflow.wait_for(lambda: has_line(airflow, run_id, "noisy", noisy[499]), 90, "output of noisy")
+    for task in ("triggerer", "noisy"):
+        assert airflow.task_instance("survives", run_id, task).state == "deferred"
 
     os.kill(task_process(airflow), signal.SIGKILL)
     airflow.kill("triggerer", signal.SIGKILL)
     time.sleep(1)  # the dead one's lines and the next one's must differ in time, as in life
     airflow.start_component("triggerer")
 
-    assert airflow.wait_for_run("survives", run_id, timeout=150) == "success"
+    assert airflow.wait_for_run("survives", run_id, timeout=200) == "success"
     assert output(airflow, run_id, "triggerer", 1) == LINES
     worker = airflow.task_instance("survives", run_id, "worker")
     assert worker.try_number == 2
     assert output(airflow, run_id, "worker", 2) == LINES
-    for task in ("triggerer", "worker"):
+    for task in ("triggerer", "worker", "noisy"):
         result = airflow.xcom("survives", run_id, task)
         # Its last line counts how often the command ran in its sandbox.
-        assert result["stdout"].splitlines()[-2:] == ["line 400", "1"]
+        assert result["stdout"].splitlines()[-1] == "1"
+    # The next triggerer went on from the dead one's checkpoint: where it was deferred is no longer kept.
+    assert output(airflow, run_id, "noisy", 1) == noisy
+    checkpoint = airflow.xcom("survives", run_id, "noisy", key="sbx_checkpoint")
+    assert checkpoint["state"]["next_seq"] > 100
 
 
 def test_a_triggerer_that_was_frozen_until_another_took_over_kills_nothing(airflow: Any) -> None:

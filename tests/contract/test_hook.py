@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_sbx.api.conversations import marked, process_key
+from airflow_provider_sbx.api.models import ProcessParameters
+from airflow_provider_sbx.api.validation import MOST_COMMAND_BYTES, check_command
 from airflow_provider_sbx.hooks.sandbox import SandboxAsyncHook, SandboxHook
 
 
@@ -67,3 +70,17 @@ async def test_hooks_of_one_loop_share_a_client(connection: Any, sbx_local: Any)
     async with SandboxAsyncHook() as one, SandboxAsyncHook() as other:
         assert one.client is other.client
         assert (await one.list_sandboxes(limit=1)).page == 1
+
+
+def test_the_longest_command_that_is_let_through_can_be_run(connection: Any, sbx_local: Any) -> None:
+    connection(host=sbx_local.url, password=sbx_local.api_key)
+    command = "echo x; : ".ljust(MOST_COMMAND_BYTES, "y")
+    # The operators send it under a line that names the task; three names of 250 characters stand there.
+    marked_command = marked(check_command(command), process_key("k"), "n" * 800)
+    with SandboxHook() as hook:
+        sandbox = hook.create_sandbox({"image_name": "python"})
+        try:
+            parameters = ProcessParameters(command=marked_command)
+            assert hook.get_conn().exec(sandbox.id, parameters).stdout == "x\n"
+        finally:
+            hook.stop_sandbox(sandbox.id)

@@ -58,3 +58,30 @@ def test_an_exit_code_skips_the_task(airflow: Any) -> None:
     run_id, _ = ended(airflow, "sandbox_skip_by_exit_code")
     (task,) = airflow.task_instances("sandbox_skip_by_exit_code", run_id)
     assert task.state == "skipped"
+
+
+def test_a_sandbox_is_made_by_a_setup_and_stopped_by_its_teardown(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_lifecycle")
+    assert state == "success"
+    made = airflow.xcom("sandbox_lifecycle", run_id, "create")
+    results = [airflow.xcom("sandbox_lifecycle", run_id, task) for task in ("write", "add")]
+    assert [result["stdout"] for result in results] == ["5\n", "15\n"]
+    assert {result["sandbox_id"] for result in results} == {made}
+    assert f"Stopped sandbox {made}" in airflow.task_log_text("sandbox_lifecycle", run_id, "stop", 1)
+
+
+def test_the_tasks_of_a_group_share_its_sandbox(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_task_group")
+    assert state == "success"
+    assert airflow.xcom("sandbox_task_group", run_id, "report") == "the longest is beech"
+    made = airflow.xcom("sandbox_task_group", run_id, "etl.create_sandbox")
+    stopped = airflow.task_log_text("sandbox_task_group", run_id, "etl.stop_sandbox", 1)
+    assert f"Stopped sandbox {made}" in stopped
+
+
+def test_a_background_server_is_used_ended_and_checked(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_background_server")
+    assert state == "success"
+    assert airflow.xcom("sandbox_background_server", run_id, "web.use")["stdout"] == "200\n" * 3
+    end = airflow.xcom("sandbox_background_server", run_id, "web.check")
+    assert (end["stdout"], end["exit_code"]) == ("serving\nserved\n", 0)

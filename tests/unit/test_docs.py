@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints, is_typeddict
 
 import pytest
 import yaml
@@ -89,7 +90,17 @@ def test_a_block_imports_names_that_exist_and_gives_them_parameters_that_they_ta
 def parameters(called):
     """Return the names of all parameters, those that a class hands on to its bases included."""
     made = [cls.__init__ for cls in inspect.getmro(called)] if inspect.isclass(called) else [called]
-    return {name for function in made for name in inspect.signature(function).parameters}
+    names = {name for function in made for name in inspect.signature(function).parameters}
+    # `**options: Unpack[Options]`: the members of Options.
+    options = [
+        member
+        for function in made
+        if "Unpack[" in str(getattr(function, "__annotations__", {}))
+        for hint in get_type_hints(function).values()
+        for member in get_args(hint)
+        if is_typeddict(member)
+    ]
+    return names.union(*(member.__annotations__ for member in options))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -59,7 +59,7 @@ for mode in ("worker", "triggerer"):
         SandboxProcessOperator(
             task_id="count",
             command="trap 'echo asked to end; exit 0' TERM; "
-            "for n in $(seq 600); do echo line $n; sleep 0.2; done",
+            "for n in $(seq 700); do echo line $n; sleep 0.2; done",
             kill_grace=5,
             **how,
         )
@@ -103,7 +103,7 @@ with DAG("left_running"):
 
 with DAG("survives"):
     # What dies while these run is up to the test; each must end with its whole output, once.
-    COUNT = "for n in $(seq 400); do echo line $n; sleep 0.1; done; echo ran >> /tmp/runs; wc -l < /tmp/runs"
+    COUNT = "for n in $(seq 400); do echo line $n; sleep 0.2; done; echo ran >> /tmp/runs; wc -l < /tmp/runs"
     SandboxProcessOperator(task_id="triggerer", command=COUNT, sandbox=SANDBOX, defer_after=1)
     SandboxProcessOperator(
         task_id="worker",
@@ -112,6 +112,15 @@ with DAG("survives"):
         deferrable=False,
         retries=1,
         retry_delay=timedelta(seconds=0),
+    )
+    # More than the service keeps for a later reader, between the deferral and a triggerer's death.
+    PAD = "x" * 5600
+    SandboxProcessOperator(
+        task_id="noisy",
+        command=f"for n in $(seq 700); do echo line $n {PAD}; sleep 0.1; done; echo ran >> /tmp/runs; "
+        "wc -l < /tmp/runs",
+        sandbox=SANDBOX,
+        defer_after=0,
     )
 
 with DAG("survives_a_freeze"):

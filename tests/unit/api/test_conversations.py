@@ -48,6 +48,13 @@ def test_a_process_that_heeds_term_is_not_killed():
     assert asked[1].body == {"signal": "TERM"}
 
 
+def test_another_signal_may_ask_it_to_end():
+    ending, asked = hold(terminate(PROCESS, grace_seconds=10, signal="INT"), summary(), summary(), result())
+
+    assert ending.how == "it ended after INT"
+    assert asked[1].body == {"signal": "INT"}
+
+
 def test_a_process_that_ignores_term_is_killed_after_its_grace():
     ending, asked = hold(
         terminate(PROCESS, grace_seconds=10), summary(), summary(), STILL_RUNS, summary(), result()

@@ -10,7 +10,7 @@ from airflow_provider_sbx.api.events import Failed, Started
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessStatus
 from airflow_provider_sbx.api.output import Line
-from airflow_provider_sbx.api.steps import AskWait, Finished, OpenStream, Pause, WaitStrategy
+from airflow_provider_sbx.api.steps import AskStatus, AskWait, Finished, OpenStream, Pause, WaitStrategy
 from tests.unit.builders import PROCESS, T0_MS, done, lines_of, notices_of, output, result, summary
 
 T0 = T0_MS / 1000
@@ -205,7 +205,15 @@ def test_a_stream_that_ends_again_and_again_does_not_spin():
     assert opened < 50
 
 
-def test_a_process_whose_streams_say_nothing_is_looked_at_and_its_result_is_fetched():
+@pytest.mark.parametrize(
+    ("last_seq", "says"),
+    [
+        (None, "after sequence number 1 could not be followed"),
+        (2, "Output event 2: the stream could not be read"),
+        (4, "Output events 2 to 4: the stream could not be read"),
+    ],
+)
+def test_a_process_whose_streams_say_nothing_is_looked_at_and_its_result_is_fetched(last_seq, says):
     following, at = machine(), T0
     feed(following, output(1, "a\n"))
     for _ in range(4):
@@ -217,11 +225,29 @@ def test_a_process_whose_streams_say_nothing_is_looked_at_and_its_result_is_fetc
     following.answered(summary(status="exited"), at)
     assert following.step(at) == AskWait(1.0)
 
-    entries = following.answered(result(stdout="a\nb\n", exit_code=5), at)
+    entries = following.answered(result(stdout="a\nb\n", exit_code=5, last_seq=last_seq), at)
+    while not entries:
+        step = following.step(at)
+        at += step.seconds if isinstance(step, Pause) else 1
+        if isinstance(step, OpenStream):
+            following.opened(at)
+            entries = following.stream_ended(at)
+        elif isinstance(step, AskStatus):
+            entries = following.answered(summary(status="exited"), at)
 
-    assert "after sequence number 1 could not be followed" in notices_of(entries)[0]
+    assert says in notices_of(entries)[0]
     outcome = outcome_of(following, at)
     assert (outcome.exit_code, outcome.stdout, outcome.output_lost) == (5, "a\nb\n", True)
+
+
+def test_an_ended_process_whose_output_was_all_read_needs_no_stream_any_more():
+    following = machine()
+    feed(following, output(1, "a\n"))
+    following.stream_ended(T0)
+
+    following.answered(result(stdout="a\n", last_seq=1), T0 + 1)
+
+    assert not outcome_of(following, T0 + 1).output_lost
 
 
 def test_a_stream_that_held_for_long_counts_as_good_even_without_output():

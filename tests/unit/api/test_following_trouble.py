@@ -235,7 +235,7 @@ def test_a_process_that_ended_while_its_stream_can_not_be_read_is_found_to_have_
             case AskStatus():
                 return following.answered(summary(status="exited"), at)
             case AskWait():
-                return following.answered(result(exit_code=4), at)
+                return following.answered(result(exit_code=4, last_seq=1), at)
 
     entries, steps = [], 0
     at = T0
@@ -253,6 +253,47 @@ def test_a_process_that_ended_while_its_stream_can_not_be_read_is_found_to_have_
 
     assert following.step(at).outcome.exit_code == 4
     assert following.step(at).outcome.output_lost
+
+
+def unreadable(seq, *, is_output=True):
+    return errors.EventUnreadableError("An event can't be read", is_output=is_output, seq=seq)
+
+
+@pytest.mark.parametrize("seq", [2, None])
+def test_an_event_that_can_not_be_read_is_asked_for_once_more_and_then_named_as_lost(seq):
+    following = machine()
+    following.event(output(1, "a\n"), T0)
+
+    assert notices_of(following.failed(unreadable(seq), T0))
+    assert following.next_seq == 2
+    following.opened(T0 + 5)
+    entries = following.failed(unreadable(seq), T0 + 5)
+
+    assert any("Output event 2: it can't be read, twice" in text for text in notices_of(entries))
+    assert following.next_seq == 3
+    following.opened(T0 + 10)
+    assert lines_of(following.event(output(3, "c\n"), T0 + 10)) == ["c"]
+
+
+def test_an_event_that_can_be_read_at_the_second_time_is_not_lost():
+    following = machine()
+    following.failed(unreadable(1), T0)
+    following.opened(T0 + 5)
+
+    assert lines_of(following.event(output(1, "a\n"), T0 + 5)) == ["a"]
+    following.failed(unreadable(2), T0 + 6)
+    assert following.next_seq == 2
+
+
+def test_a_duplicate_that_can_not_be_read_loses_nothing():
+    following = machine()
+    for seq in (1, 2):
+        following.event(output(seq, "a\n"), T0)
+    for at in (T0, T0 + 5, T0 + 10):
+        following.failed(unreadable(1), at)
+        following.opened(at + 1)
+
+    assert following.next_seq == 3
 
 
 # --- output that is no longer kept (410) -----------------------------------------------------

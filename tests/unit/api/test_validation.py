@@ -5,11 +5,13 @@ import pytest
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
 from airflow_provider_sbx.api.validation import (
+    MOST_COMMAND_BYTES,
     check_choice,
     check_command,
     check_count,
     check_env,
     check_seconds,
+    check_signal,
     check_stdin,
     check_text,
     process_parameters,
@@ -31,6 +33,12 @@ def test_a_command_is_text_with_something_in_it():
 @pytest.mark.parametrize("bad", [None, "", "  \n", 5, ["echo", "x"], b"echo", "echo \0"])
 def test_what_is_no_command_is_refused(bad):
     assert refused(check_command, bad) == "command"
+
+
+def test_a_command_that_no_shell_can_be_given_is_refused():
+    assert check_command("x" * MOST_COMMAND_BYTES)
+    assert refused(check_command, "x" * (MOST_COMMAND_BYTES + 1)) == "command"
+    assert refused(check_command, "é" * (MOST_COMMAND_BYTES // 2 + 1)) == "command"
 
 
 def test_numbers_in_an_environment_become_text():
@@ -166,3 +174,47 @@ def test_a_spec_comes_from_a_dict_or_ready_made():
 )
 def test_a_spec_that_can_not_be_right_is_refused_by_its_member(spec, parameter):
     assert refused(sandbox_spec, spec) == parameter
+
+
+@pytest.mark.parametrize(
+    ("spec", "parameter", "says"),
+    [
+        (
+            {"image_name": "a", "snapshot_name": "b"},
+            "sandbox['image_name'], sandbox['snapshot_name']",
+            "both are given ('a', 'b'). Give image_name to start from an image",
+        ),
+        ({"imageName": "a", "snapshotName": "b"}, "sandbox['image_name'], sandbox['snapshot_name']", "both"),
+        ({"region": "us"}, "sandbox", "neither is given. Name an image, such as 'python'"),
+        (
+            {"snapshot_name": "b", "cpu": 2},
+            "sandbox['cpu']",
+            "('b'): a snapshot brings its own. Leave",
+        ),
+        ({"snapshot_name": "b", "image_id": "i"}, "sandbox['image_id']", "needs image_name. Give image_name"),
+    ],
+)
+def test_members_of_a_spec_that_do_not_go_together_are_told_with_the_remedy(spec, parameter, says):
+    with pytest.raises(InvalidParameterError) as caught:
+        sandbox_spec(spec)
+    assert caught.value.parameter == parameter
+    assert says in str(caught.value)
+
+
+def test_an_option_by_itself_is_told_by_its_own_name():
+    with pytest.raises(InvalidParameterError) as caught:
+        sandbox_spec({"image_name": "python", "region": "\0"}, "")
+    assert caught.value.parameter == "region"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("TERM", "TERM"), ("sigint", "INT"), (9, "KILL"), ("10", "USR1"), (12, "USR2"), (19, "STOP")],
+)
+def test_a_signal_has_one_name_and_the_number_that_a_sandbox_gives_it(given, name):
+    assert check_signal(given) == name
+
+
+@pytest.mark.parametrize("bad", [0, -9, 11, "11", "", "FOO", None, True, 1.0, [9]])
+def test_what_is_no_signal_that_can_be_sent_is_refused(bad):
+    assert refused(check_signal, bad) == "signal"

@@ -40,9 +40,21 @@ def test_each_try_run_map_index_and_start_of_a_run_has_a_key_of_its_own(attempt)
     assert len({each.key for each in others}) == len(others)
 
 
-def test_the_key_of_the_try_before_is_known_except_in_the_first(attempt):
-    assert attempt(1).previous_key is None
-    assert attempt(2).previous_key == attempt(1).key
+def test_tries_that_left_no_word_are_known_by_their_keys(attempt):
+    assert attempt(1).unrecorded_keys == ()
+    assert attempt(3).unrecorded_keys == (attempt(1).key, attempt(2).key)
+
+    attempt(2).remember("sb-1", "p-2")
+
+    assert attempt(3).unrecorded_keys == ()
+    assert attempt(4).unrecorded_keys == (attempt(3).key,)
+    assert len(attempt(1000).unrecorded_keys) == 100
+
+
+def test_without_a_store_all_earlier_tries_are_known_by_their_keys_only(attempt):
+    attempt(1, with_store=False).remember("sb-1", "p-1")
+
+    assert attempt(2, with_store=False).unrecorded_keys == (attempt(1).key,)
 
 
 def test_a_run_without_a_start_has_a_key_as_well(context_of):
@@ -84,11 +96,17 @@ def test_a_task_that_a_person_cleared_begins_anew(attempt):
     assert attempt(2, max_tries=2).left_over() is None
 
 
-@pytest.mark.parametrize("try_number", [1, 3, 4])
-def test_what_another_try_than_the_one_before_left_is_nobodys(attempt, try_number):
+@pytest.mark.parametrize("try_number", [2, 3, 4])
+def test_what_a_try_left_stays_for_the_next_that_leaves_word(attempt, try_number):
     attempt(1).remember("sb-1", "p-1")
 
-    assert attempt(try_number).left_over() is None
+    assert attempt(try_number).left_over().process_id == "p-1"
+
+
+def test_what_this_try_left_itself_is_not_an_earlier_ones(attempt):
+    attempt(1).remember("sb-1", "p-1")
+
+    assert attempt(1).left_over() is None
 
 
 @pytest.mark.parametrize("odd", [None, {}, "x", {"try_number": 1}, {"try_number": "x", "sandbox_id": "s"}])

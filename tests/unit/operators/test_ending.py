@@ -3,11 +3,16 @@
 import json
 
 import pytest
-from airflow.exceptions import AirflowFailException, AirflowSkipException
+from airflow.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 
 from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.api.steps import Outcome
-from airflow_provider_sbx.operators.ending import as_task_failure, raise_unless_success, result_of
+from airflow_provider_sbx.operators.ending import (
+    as_task_failure,
+    raise_unless_success,
+    result_of,
+    task_failures,
+)
 from tests.unit.builders import PROCESS, SANDBOX, T0_MS, result
 
 
@@ -152,3 +157,21 @@ def test_what_a_retry_may_mend_is_raised_as_it_is(error):
 @pytest.mark.parametrize("error", [MISSING, STOPPED])
 def test_the_loss_of_a_sandbox_that_the_next_try_makes_anew_is_no_reason_to_give_up(error):
     assert as_task_failure(error, replaceable_sandbox=True) is error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (AirflowNotFoundException("no such connection"), AirflowFailException),
+        (errors.InvalidParameterError("p", "bad", "Mend it."), AirflowFailException),
+        (errors.NotFoundError("gone", status_code=404), AirflowFailException),
+        (errors.ServiceError("away", retryable=True), errors.ServiceError),
+        (errors.ProcessFailedError("exit 1"), errors.ProcessFailedError),
+        (ConnectionError("Airflow's own"), ConnectionError),
+    ],
+)
+def test_within_a_task_what_no_retry_mends_is_final_and_the_rest_stays_as_it_is(error, kind):
+    with pytest.raises(kind, match=str(error).partition(":")[0]) as caught, task_failures():
+        raise error
+    assert (caught.value is error) is not (kind is AirflowFailException)
+    assert caught.value.__cause__ is (error if kind is AirflowFailException else None)

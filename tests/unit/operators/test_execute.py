@@ -246,6 +246,47 @@ def test_a_try_after_a_lost_worker_goes_on_with_the_process_that_runs(network, c
     assert starts(network) == []
 
 
+def a_lost_start(network, attempt, **changes):
+    """A worker that was lost between its start and its word of it."""
+    command = f"# {attempt.key} {attempt.label}\necho x"
+    listed = process_body(command=command, **changes)
+    network.queue(*LIST, {"data": [listed], "next_cursor": None})
+
+
+@pytest.mark.parametrize("try_number", [2, 3])
+def test_a_worker_lost_before_it_left_word_is_made_up_for_by_the_key(network, context_of, try_number):
+    a_lost_start(network, Attempt(context_of(1)))
+    network.queue(*STREAM, event_stream(*events("a\n")))
+
+    assert operator().execute(context_of(try_number))["stdout"] == "a\n"
+    assert starts(network) == []
+
+
+def test_what_such_a_process_came_to_is_taken_where_word_would_have_been_left(network, context_of):
+    a_lost_start(network, Attempt(context_of(1)), status="exited", exit_code=0)
+    network.queue(*STREAM, event_stream(*events("a\n")))
+
+    assert operator().execute(context_of(2))["stdout"] == "a\n"
+    assert starts(network) == []
+
+
+def test_without_a_store_an_ended_process_may_have_been_taken_already(network, ends, context_of):
+    a_lost_start(network, Attempt(context_of(1)), status="exited", exit_code=0)
+    ends("new\n")
+
+    assert operator().execute(context_of(2, with_store=False))["stdout"] == "new\n"
+
+
+def test_two_workers_lost_in_a_row_start_no_second_process(network, context_of):
+    Attempt(context_of(1)).remember(SANDBOX, PROCESS)
+    network.queue(*LIST, {"data": [], "next_cursor": None})
+    network.queue(*GET, {"process": process_body()})
+    network.queue(*STREAM, event_stream(*events("a\n")))
+
+    assert operator().execute(context_of(3))["stdout"] == "a\n"
+    assert starts(network) == []
+
+
 @pytest.mark.parametrize("status", ["killed", "timed_out"])
 def test_a_process_that_was_ended_with_the_try_before_is_not_this_trys_result(
     network, ends, context_of, status

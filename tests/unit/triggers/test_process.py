@@ -29,6 +29,8 @@ EVERY = {
     "kill_grace": 3.0,
     "owns_sandbox": True,
     "deferred_at": 1_700_000_000.5,
+    "checkpoints": False,
+    "ends_process": False,
 }
 
 
@@ -179,6 +181,12 @@ async def test_being_killed_ends_the_process(network):
     await trigger().on_kill()
 
     assert network.asked() == [f"GET {P}", f"POST {P}/signal", f"POST {P}/wait"]
+
+
+async def test_being_killed_leaves_a_process_that_is_another_tasks(network):
+    await trigger(ends_process=False).on_kill()
+
+    assert network.requests == []
 
 
 @pytest.mark.parametrize(("status", "stops"), [("running", True), ("exited", False)])

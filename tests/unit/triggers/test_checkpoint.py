@@ -1,0 +1,185 @@
+"""How far a trigger has logged, kept where another triggerer finds it."""
+
+import asyncio
+import contextlib
+import time
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse, XComResult
+from airflow.sdk.execution_time.xcom import XCom
+
+from airflow_provider_sbx.api.events import Output
+from airflow_provider_sbx.api.following import Following
+from airflow_provider_sbx.compat import push
+from airflow_provider_sbx.triggers.checkpoint import (
+    CHECKPOINT_BYTES,
+    CHECKPOINT_EVENTS,
+    CHECKPOINT_SECONDS,
+    XCOM_KEY,
+    Checkpoint,
+)
+from tests.unit.builders import PROCESS, result_body, sse, sse_output
+from tests.unit.client.twins import event_stream, held_stream
+from tests.unit.triggers.test_process import STREAM, fired, trigger
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(XCom, "aset"),
+    reason="a trigger can't await XCom before Airflow 3.3",
+)
+
+
+class Supervisor:
+    """Airflow's supervisor, as a trigger sees it: XCom by awaited messages."""
+
+    def __init__(self):
+        self.xcom, self.asked, self.broken = {}, [], False
+
+    async def asend(self, message):
+        self.asked.append(message.type)
+        if self.broken:
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+        if message.type == "SetXCom":
+            self.xcom[message.key] = message.value
+            return None
+        return XComResult(key=message.key, value=self.xcom.get(message.key))
+
+
+@pytest.fixture
+def supervisor(monkeypatch):
+    made = Supervisor()
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", made, raising=False)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _connection(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SBX_DEFAULT", '{"conn_type": "sbx", "password": "key"}')
+
+
+def of_a_task(**options):
+    made = trigger(**options)
+    made.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
+    return made
+
+
+LONG_AGO = 1_700_000_000.0
+
+
+def checkpoint_of(found, *, began_at=LONG_AGO):
+    return Checkpoint(found, PROCESS, began_at=began_at)
+
+
+def machine_at(events, text="x\n"):
+    machine = Following(PROCESS)
+    for seq in range(1, events + 1):
+        machine.event(Output(seq=seq, stream="stdout", data=text, timestamp=seq), 0.0)
+    return machine
+
+
+async def noted(checkpoint, machine):
+    checkpoint.offer(machine)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("events", "text"), [(CHECKPOINT_EVENTS, "x\n"), (1, "x" * (CHECKPOINT_BYTES - 1) + "\n")]
+)
+async def test_much_output_is_noted_and_found_by_the_next_triggerer(supervisor, events, text):
+    machine = machine_at(events, text)
+
+    await noted(checkpoint_of(of_a_task()), machine)
+
+    assert await checkpoint_of(of_a_task()).load(time.time()) == machine.state()
+
+
+async def test_little_output_is_not_noted_since_it_is_soon_read_again(supervisor):
+    await noted(checkpoint_of(of_a_task()), machine_at(CHECKPOINT_EVENTS - 1))
+
+    assert supervisor.asked == []
+
+
+async def test_it_is_noted_now_and_then_only(supervisor):
+    checkpoint = checkpoint_of(of_a_task())
+
+    await noted(checkpoint, machine_at(CHECKPOINT_EVENTS))
+    await noted(checkpoint, machine_at(3 * CHECKPOINT_EVENTS))
+
+    assert supervisor.asked == ["SetXCom"]
+
+
+async def test_nothing_is_noted_amid_a_line_whose_text_would_stand_in_xcom(supervisor):
+    machine = machine_at(CHECKPOINT_EVENTS)
+    machine.event(
+        Output(seq=CHECKPOINT_EVENTS + 1, stream="stdout", data="hunter2", timestamp=CHECKPOINT_EVENTS), 0.0
+    )
+
+    await noted(checkpoint_of(of_a_task()), machine)
+
+    assert supervisor.asked == []
+
+
+async def test_what_the_wait_began_with_is_not_noted_again(supervisor):
+    checkpoint, machine = checkpoint_of(of_a_task()), machine_at(CHECKPOINT_EVENTS)
+    checkpoint.begin(machine, LONG_AGO)
+
+    await noted(checkpoint, machine)
+
+    assert supervisor.asked == []
+
+
+async def test_right_after_a_deferral_nothing_is_asked_for(supervisor):
+    checkpoint = checkpoint_of(of_a_task(), began_at=LONG_AGO)
+
+    assert await checkpoint.load(LONG_AGO + CHECKPOINT_SECONDS - 1) is None
+    assert supervisor.asked == []
+
+
+@pytest.mark.parametrize("note", [None, "odd", {"process_id": "another", "state": {}}])
+async def test_a_note_of_another_process_is_none(supervisor, note):
+    supervisor.xcom[XCOM_KEY] = note
+
+    assert await checkpoint_of(of_a_task()).load(time.time()) is None
+
+
+async def test_an_airflow_that_can_not_be_asked_does_not_end_the_wait(supervisor):
+    supervisor.broken = True
+    checkpoint = checkpoint_of(of_a_task())
+
+    assert await checkpoint.load(time.time()) is None
+    await noted(checkpoint, machine_at(CHECKPOINT_EVENTS))
+
+    assert supervisor.asked == ["GetXCom", "SetXCom"]
+
+
+async def test_without_a_triggerer_around_it_nothing_is_noted():
+    await push(of_a_task(), "key", 1)
+
+    assert await checkpoint_of(of_a_task()).load(time.time()) is None
+
+
+async def test_a_trigger_that_takes_over_goes_on_from_the_note(supervisor, network):
+    state = machine_at(6).state()
+    supervisor.xcom[XCOM_KEY] = {"process_id": PROCESS, "state": state}
+    network.queue(*STREAM, event_stream(sse_output(7, "g\n"), sse("done", result_body(last_seq=7))))
+
+    event = await fired(of_a_task(deferred_at=LONG_AGO, state={"next_seq": 2}))
+
+    assert event.status == "exited"
+    assert network.requests[-1].url.params["from_seq"] == "7"
+
+
+@pytest.mark.parametrize("may", [False, True])
+async def test_a_trigger_notes_only_where_it_may(supervisor, network, monkeypatch, may):
+    monkeypatch.setattr("airflow_provider_sbx.triggers.checkpoint.CHECKPOINT_SECONDS", 0.0)
+    network.queue(*STREAM, held_stream(sse_output(1, "x" * CHECKPOINT_BYTES + "\n")))
+    waiting = asyncio.create_task(fired(of_a_task(deferred_at=LONG_AGO, checkpoints=may)))
+
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.3)
+    waiting.cancel()
+
+    assert (XCOM_KEY in supervisor.xcom) is may
