@@ -24,10 +24,21 @@ VENDOR_NODE_STAMP := $(call vendor_stamp,node,requirements/vendor-node/package.j
 # Without Node its tests are skipped; CI installs it.
 HAS_NODE := $(and $(shell command -v node),$(shell command -v npm))
 
-.PHONY: help setup vendor demo test lint format bench pins clean
+# The other Airflows that the tests run on: a file of pins and an environment each.
+AIRFLOW := $(shell sed -n 's/^apache-airflow==//p' requirements/dev.txt)
+OTHER_AIRFLOWS := $(patsubst requirements/airflow-%.txt,%,$(wildcard requirements/airflow-*.txt))
+AIRFLOW_STAMPS := $(foreach version,$(OTHER_AIRFLOWS),$(call \
+	vendor_stamp,airflow-$(version),pyproject.toml requirements/airflow-$(version).txt))
+# These run on Python 3.12 at the newest.
+OLDER_PYTHON = $(firstword $(foreach name,$(PYTHON) python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1 && echo $(name))))
+
+CLUSTER_STAMP := $(call vendor_stamp,cluster,pyproject.toml requirements/cluster.txt)
+
+.PHONY: help setup vendor demo test test-airflow soak lint format bench pins clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## make .venv with the pinned packages (the other targets do this when needed)
 
@@ -72,6 +83,40 @@ demo: $(STAMP) ## run the example DAGs on a real Airflow and a local sandbox ser
 test: $(STAMP) vendor ## run all tests; ARGS="-k name" picks some
 	@$(RUN) -m pytest $(ARGS)
 
+test-airflow: ## run the unit and integration tests on another Airflow: VERSION=3.0.6
+	@case " $(AIRFLOW) $(OTHER_AIRFLOWS) " in *" $(or $(VERSION),none) "*) ;; *) \
+		echo "make test-airflow VERSION=...: there are pins for $(AIRFLOW) and for $(OTHER_AIRFLOWS)," \
+			"not for '$(VERSION)'" >&2; exit 1;; esac
+	@$(MAKE) --no-print-directory $(if $(filter $(AIRFLOW),$(VERSION)),$(STAMP),$(filter \
+		$(VENDOR)/airflow-$(VERSION)/%,$(AIRFLOW_STAMPS)))
+	@$(if $(filter $(AIRFLOW),$(VERSION)),$(VENV),$(VENDOR)/airflow-$(VERSION))/bin/python -m pytest \
+		tests/unit tests/integration $(ARGS)
+
+soak: $(CLUSTER_STAMP) ## kill parts of a whole cluster at random for SECONDS=300, with TASKS=120 and SEED=...
+	@SBX_SOAK_SECONDS=$(or $(SECONDS),300) SBX_SOAK_TASKS=$(or $(TASKS),120) SBX_SOAK_SEED=$(SEED) \
+		$(VENDOR)/cluster/bin/python -m pytest tests/soak -s $(ARGS)
+
+$(CLUSTER_STAMP):
+	@echo "soak: installing Airflow with Celery into $(@D) (once)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) "$$(grep '^pip==' requirements/cluster.txt)"
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-compile -r requirements/cluster.txt
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-compile --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(AIRFLOW_STAMPS): $(VENDOR)/airflow-%:
+	@if [ -z "$(OLDER_PYTHON)" ]; then \
+		echo "Airflow $(firstword $(subst /, ,$*)) needs Python 3.11 or 3.12, and neither was found:" \
+			"name one by PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	@echo "test-airflow: installing Airflow $(firstword $(subst /, ,$*)) into $(@D) (once)"
+	@$(OLDER_PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) \
+		"$$(grep '^pip==' requirements/airflow-$(firstword $(subst /, ,$*)).txt)"
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-compile \
+		-r requirements/airflow-$(firstword $(subst /, ,$*)).txt
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-compile --no-deps --no-build-isolation -e .
+	@touch $@
+
 lint: $(STAMP) ## check style, types, import directions and that nothing of this machine got in
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -87,7 +132,7 @@ bench: $(STAMP) ## run the benchmarks; each prints JSON
 	@for file in benchmarks/bench_*.py; do \
 		if [ -e "$$file" ]; then echo "# $$file"; $(RUN) -m benchmarks.$$(basename "$$file" .py) || exit 1; fi; done
 
-pins: ## resolve requirements/dev.txt anew with PYTHONS="python3.11 python3.12 python3.13"
+pins: ## resolve requirements/*.txt of each Airflow anew with PYTHONS="python3.11 python3.12 python3.13"
 	$(firstword $(PYTHONS)) dev/pins.py $(PYTHONS)
 
 clean: ## remove all that the other targets made, .venv too

@@ -31,6 +31,7 @@ __all__ = [
     "task_logger",
     "task_state",
     "task_state_store",
+    "tells_triggers_of_kills",
     "trigger_kill_seconds",
 ]
 
@@ -38,6 +39,13 @@ __all__ = [
 def default_deferrable() -> bool:
     """Return `[operators] default_deferrable`, which operators honour where they have no default."""
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
+def tells_triggers_of_kills() -> bool:
+    """Whether Airflow calls a trigger's `on_kill`; before 3.3 it just cancels it, as at every restart."""
+    from airflow.triggers.base import BaseTrigger
+
+    return hasattr(BaseTrigger, "on_kill")
 
 
 def trigger_kill_seconds() -> float:
@@ -61,15 +69,11 @@ def task_state_store(context: Mapping[str, Any]) -> Any:
 async def task_state(trigger: BaseTrigger) -> str | None:
     """Return the state of a trigger's task instance, `"unknown"` where it can't be asked for.
 
-    Asked from `on_kill`, which is there since 3.3: Airflow calls it also on a triggerer that was
-    only frozen while another took over, so that the state alone tells whether somebody killed.
-
     :return: the state, or None for a task instance that was cleared.
+    :raises AirflowRuntimeError: Airflow could not be asked.
     """
-    try:
-        from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
-    except ImportError:  # before 3.1 a trigger can't ask
-        return "unknown"
+    from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
+
     ti = trigger.task_instance
     if ti is None:
         return "unknown"

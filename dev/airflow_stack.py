@@ -16,7 +16,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +57,9 @@ class AirflowStack(AirflowApi):
     parallelism: how many tasks the LocalExecutor runs at once.
     cache: a folder that keeps an empty SQLite database between starts, which saves some 5 s each.
     """
+
+    components: Sequence[str] = COMPONENTS
+    """What `start` starts."""
 
     def __init__(
         self,
@@ -101,9 +104,9 @@ class AirflowStack(AirflowApi):
             begin = time.monotonic()
             self._make_home()
             self.start_seconds["home"] = time.monotonic() - begin
-            for name in COMPONENTS:
+            for name in self.components:
                 self.start_component(name)
-            for name in COMPONENTS:
+            for name in self.components:
                 self.wait_healthy(name, timeout)
                 self.start_seconds[name] = time.monotonic() - begin
                 if name == "api-server":
@@ -130,10 +133,9 @@ class AirflowStack(AirflowApi):
 
     def start_component(self, name: str) -> Service:
         """Start a component, not waiting for its health; ``triggerer-2`` starts one more triggerer."""
-        command = next(known for known in COMPONENTS if name == known or name.startswith(f"{known}-"))
         service = Service(
             name,
-            [sys.executable, "-m", "airflow", command, *_ARGUMENTS.get(command, [])],
+            [sys.executable, "-m", "airflow", *self.command(name)],
             env=self.environment(),
             cwd=self.home,
             log_file=self.home / "logs" / f"{name}.log",
@@ -142,6 +144,11 @@ class AirflowStack(AirflowApi):
         self._expected_down.discard(name)
         service.start()
         return service
+
+    def command(self, name: str) -> list[str]:
+        """Return what to give to ``airflow`` for a component."""
+        command = next(known for known in COMPONENTS if name == known or name.startswith(f"{known}-"))
+        return [command, *_ARGUMENTS.get(command, [])]
 
     def kill(self, name: str, signum: int = signal.SIGKILL) -> None:
         """Send a signal to a component's main process alone; it's not an error then that it ends."""
@@ -293,7 +300,7 @@ class AirflowStack(AirflowApi):
             health = self.health()
         except (httpx.TransportError, AirflowApiError):
             return False
-        key = _HEALTH_KEYS.get(name)
+        key = next((key for known, key in _HEALTH_KEYS.items() if name.startswith(known)), None)
         if key is None:
             return True
         beat = health[key][f"latest_{key}_heartbeat"]

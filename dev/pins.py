@@ -1,6 +1,7 @@
-"""Write requirements/dev.txt: one pin a package, for every Python version that is supported.
+"""Write requirements/dev.txt, cluster.txt and airflow-VERSION.txt: one pin a package, for each Python.
 
-Usage: ``python dev/pins.py python3.11 python3.12 python3.13`` (``make pins`` does this).
+Usage: ``python dev/pins.py python3.11 python3.12 python3.13`` (``make pins`` does this). To make only some
+of the files: ``ONLY=airflow-3.0.6.txt python dev/pins.py ...``.
 
 Each interpreter resolves the project's own requirements with its own pip, installing nothing. Pins on which
 all agree are written plain; the others carry a ``python_version`` marker.
@@ -9,44 +10,112 @@ all agree are written plain; the others carry a ``python_version`` marker.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "requirements" / "dev.txt"
-
-# The Airflow that the demo and the integration tests run on. The package itself supports a range.
-AIRFLOW = "apache-airflow==3.3.2"
+FOLDER = ROOT / "requirements"
 
 EXTRAS = ("local", "dev")
+
+# What the extra `dev` has beside what the tests need: it checks the code, the same on any Airflow.
+CHECKERS = ("import-linter", "mypy", "pre-commit", "ruff")
 
 # An editable install needs editables; a current pip installs all of this in a third of the time that the one
 # shipped with Python 3.11 takes.
 TOOLS = ["editables", "pip"]
 
+
+@dataclass(frozen=True)
+class PinFile:
+    """One file of pins.
+
+    name: the file's, in requirements/.
+    airflow: the Airflow in it. The package itself supports a range.
+    says: what the file is for, its first line.
+    newest_python: the newest Python that this Airflow runs on, ``(3, 12)``; None for all.
+    without: what of the project's requirements isn't wanted, by name.
+    also: what is wanted beside the project's requirements.
+    """
+
+    name: str
+    airflow: str
+    says: str
+    newest_python: tuple[int, int] | None = None
+    without: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+
+FILES = (
+    # The Airflow that the demo and the integration tests run on.
+    PinFile(
+        "dev.txt",
+        "3.3.2",
+        "What `make setup` installs: what the package and its extras `local` and `dev` need, on one Airflow.",
+    ),
+    # The oldest that the tests run on: the last of the oldest minor version that the package supports. What
+    # it says of itself excludes 3.13.0 alone, but it was made for Python 3.12 at the newest.
+    PinFile(
+        "airflow-3.0.6.txt",
+        "3.0.6",
+        "What `make test-airflow VERSION=3.0.6` installs: what the tests need, on the oldest Airflow.",
+        newest_python=(3, 12),
+        without=CHECKERS,
+        # Airflow 3.1.8 and 3.2 state bounds like these. With newer ones each task of 3.0 fails at its first
+        # request ("Remote server returned validation error"): FastAPI 0.118 ends dependencies after the
+        # answer.
+        also=("fastapi<0.118", "cadwyn<6"),
+    ),
+    # PostgreSQL by both of its drivers: Airflow's components are partly synchronous, partly not.
+    PinFile(
+        "cluster.txt",
+        "3.3.2",
+        "What `make soak` installs: what the tests need, and an Airflow on Celery, Redis and PostgreSQL.",
+        without=CHECKERS,
+        # Airflow's provider imports what Celery 5.6 no longer has.
+        also=("apache-airflow-providers-celery", "celery<5.6", "psycopg2-binary", "asyncpg"),
+    ),
+)
+
 HEADER = """\
-# What `make setup` installs: what the package and its extras `local` and `dev` need, on one Airflow.
+# {says}
 # Made by `make pins PYTHONS="python3.11 python3.12 python3.13"` (dev/pins.py); don't edit by hand.
 """
 
 
-def requirements() -> list[str]:
+def requirements(file: PinFile) -> list[str]:
     """Return what the project asks for, its extras unfolded, with the build backend.
 
     The project itself isn't among them, so nothing has to be built to resolve.
     """
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        data = tomllib.load(file)
+    with (ROOT / "pyproject.toml").open("rb") as toml:
+        data = tomllib.load(toml)
     project = data["project"]
     own_extras = re.compile(rf"^{re.escape(project['name'])}\[")
-    found = [AIRFLOW, *TOOLS, *data["build-system"]["requires"], *project["dependencies"]]
+    found = [f"apache-airflow=={file.airflow}", *TOOLS, *data["build-system"]["requires"]]
+    found += [*file.also, *project["dependencies"]]
     for extra in EXTRAS:
         wanted = project["optional-dependencies"][extra]
         found += [requirement for requirement in wanted if not own_extras.match(requirement)]
-    return found
+    return [requirement for requirement in found if _name(requirement) not in file.without]
+
+
+def _name(requirement: str) -> str:
+    """Return the package's name, as the registries write it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
+
+
+def fits(python: str, file: PinFile) -> bool:
+    """Whether the interpreter is one that the file's Airflow runs on."""
+    code = "import sys; print(*sys.version_info[:2])"
+    out = subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
+    major, minor = map(int, out.split())
+    return file.newest_python is None or (major, minor) <= file.newest_python
 
 
 def resolve(python: str, wanted: list[str]) -> tuple[str, dict[str, str]]:
@@ -57,8 +126,7 @@ def resolve(python: str, wanted: list[str]) -> tuple[str, dict[str, str]]:
     version = report["environment"]["python_version"]
     pins = {}
     for item in report["install"]:
-        name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
-        pins[name] = item["metadata"]["version"]
+        pins[_name(item["metadata"]["name"])] = item["metadata"]["version"]
     return version, pins
 
 
@@ -74,7 +142,7 @@ def marker(pythons: list[str], known: list[str]) -> str:
     return " ; " + " or ".join(f'python_version == "{python}"' for python in pythons)
 
 
-def render(resolved: dict[str, dict[str, str]]) -> str:
+def render(says: str, resolved: dict[str, dict[str, str]]) -> str:
     """Return the file's text for ``{python version: {name: version}}``."""
     lines = []
     for name in sorted(set().union(*resolved.values())):
@@ -84,14 +152,20 @@ def render(resolved: dict[str, dict[str, str]]) -> str:
                 by_version.setdefault(pins[name], []).append(python)
         for version, pythons in by_version.items():
             lines.append(f"{name}=={version}{marker(pythons, list(resolved))}")
-    return HEADER + "\n".join(lines) + "\n"
+    return HEADER.format(says=says) + "\n".join(lines) + "\n"
 
 
 def main(pythons: list[str]) -> None:
-    wanted = requirements()
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(render(dict(resolve(python, wanted) for python in pythons)))
-    print(f"wrote {TARGET.relative_to(ROOT)}")
+    FOLDER.mkdir(exist_ok=True)
+    only = os.environ.get("ONLY", "").split()
+    for file in FILES:
+        if only and file.name not in only:
+            continue
+        wanted = requirements(file)
+        resolved = dict(resolve(python, wanted) for python in pythons if fits(python, file))
+        target = FOLDER / file.name
+        target.write_text(render(file.says, resolved))
+        print(f"wrote {target.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

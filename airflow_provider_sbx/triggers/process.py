@@ -28,6 +28,7 @@ from airflow_provider_sbx.compat import (
     pushed,
     task_logger,
     task_state,
+    tells_triggers_of_kills,
     trigger_kill_seconds,
 )
 from airflow_provider_sbx.follow import end_overdue, follow
@@ -124,8 +125,13 @@ class SandboxProcessTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire one event."""
-        event = await self._wait()
-        await asyncio.sleep(self.deferred_at + SETTLE_SECONDS - time.time())
+        try:
+            event = await self._wait()
+            await asyncio.sleep(self.deferred_at + SETTLE_SECONDS - time.time())
+        except asyncio.CancelledError:
+            if not tells_triggers_of_kills():
+                await self.on_kill()
+            raise
         # Nothing may come after this: a triggerer that took over would have this one killed.
         yield TriggerEvent(event.model_dump(mode="json"))  # type: ignore[no-untyped-call]  # Airflow's is untyped
 
@@ -182,7 +188,8 @@ class SandboxProcessTrigger(BaseTrigger):
 
         Airflow calls this also on a triggerer that was only frozen while another took its triggers
         over, and on one whose event was handled elsewhere. So the task is asked for first: while it
-        waits for this very process, another triggerer follows it, and nothing is killed.
+        waits for this very process, another triggerer follows it, and nothing is killed. Before 3.3
+        Airflow does not call it; `run` does when it is cancelled.
         """
         if not self.ends_process:
             return
@@ -201,7 +208,7 @@ class SandboxProcessTrigger(BaseTrigger):
         limit = trigger_kill_seconds()
         try:
             async with asyncio.timeout(limit - 1.0):
-                if await self._is_followed_elsewhere():
+                if await self._goes_on():
                     self.log.info("Process %s goes on: another triggerer follows it.", self.process_id)
                 else:
                     await self._end(
@@ -218,9 +225,12 @@ class SandboxProcessTrigger(BaseTrigger):
                 "Process %s could not be ended: it may still be running. %s", self.process_id, error
             )
 
-    async def _is_followed_elsewhere(self) -> bool:
-        if await task_state(self) != "deferred":
-            return False
+    async def _goes_on(self) -> bool:
+        """Whether nobody killed the task: it waits for this very process, in another triggerer."""
+        state = await task_state(self)
+        if state != "deferred":
+            # Where Airflow calls this on a restart as well, only what is known counts.
+            return state == "unknown" and not tells_triggers_of_kills()
         # A task that was cleared may wait for its next try's process by now.
         return await pushed(self, "process_id") in (None, self.process_id)
 

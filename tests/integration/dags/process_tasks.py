@@ -47,7 +47,8 @@ for mode in ("worker", "triggerer"):
             command='echo "try $TRY"; test "$TRY" -gt 1',
             env={"TRY": "{{ ti.try_number }}"},
             retries=1,
-            retry_delay=timedelta(seconds=0),
+            # Airflow 3.0 fails a task that is queued again before its worker's exit was seen.
+            retry_delay=timedelta(seconds=3),
             **how,
         )
 

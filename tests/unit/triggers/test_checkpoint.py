@@ -3,12 +3,8 @@
 import asyncio
 import contextlib
 import time
-from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
-from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import ErrorResponse, XComResult
 from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_provider_sbx.api.events import Output
@@ -23,7 +19,8 @@ from airflow_provider_sbx.triggers.checkpoint import (
 )
 from tests.unit.builders import PROCESS, result_body, sse, sse_output
 from tests.unit.client.twins import event_stream, held_stream
-from tests.unit.triggers.test_process import STREAM, fired, trigger
+from tests.unit.triggers.conftest import of_a_task
+from tests.unit.triggers.test_process import STREAM, fired
 
 pytestmark = pytest.mark.skipif(
     not hasattr(XCom, "aset"),
@@ -31,38 +28,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Supervisor:
-    """Airflow's supervisor, as a trigger sees it: XCom by awaited messages."""
-
-    def __init__(self):
-        self.xcom, self.asked, self.broken = {}, [], False
-
-    async def asend(self, message):
-        self.asked.append(message.type)
-        if self.broken:
-            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
-        if message.type == "SetXCom":
-            self.xcom[message.key] = message.value
-            return None
-        return XComResult(key=message.key, value=self.xcom.get(message.key))
-
-
-@pytest.fixture
-def supervisor(monkeypatch):
-    made = Supervisor()
-    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", made, raising=False)
-    return made
-
-
 @pytest.fixture(autouse=True)
 def _connection(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_SBX_DEFAULT", '{"conn_type": "sbx", "password": "key"}')
-
-
-def of_a_task(**options):
-    made = trigger(**options)
-    made.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
-    return made
 
 
 LONG_AGO = 1_700_000_000.0

@@ -1,5 +1,6 @@
 """The trigger, over a service that stands where the network would."""
 
+import asyncio
 import inspect
 import json
 import time
@@ -10,12 +11,17 @@ import pytest
 from airflow.exceptions import AirflowNotFoundException
 
 from airflow_provider_sbx.api import errors
+from airflow_provider_sbx.compat import tells_triggers_of_kills
 from airflow_provider_sbx.triggers.event import ProcessEvent
 from airflow_provider_sbx.triggers.process import SandboxProcessTrigger, failure_of
 from tests.unit.builders import API_KEY, PROCESS, SANDBOX, process_body, result_body, sse, sse_output
 from tests.unit.client.twins import event_stream, held_stream
+from tests.unit.triggers.conftest import of_a_task
 
 P = f"/sandbox/processes/{PROCESS}"
+needs_3_3 = pytest.mark.skipif(
+    not tells_triggers_of_kills(), reason="before Airflow 3.3 a trigger is only cancelled, and reads no XCom"
+)
 STREAM = ("GET", f"{P}/stream")
 EVERY = {
     "sandbox_id": SANDBOX,
@@ -173,14 +179,76 @@ def test_each_error_has_its_word(error, word):
 # --- being killed ----------------------------------------------------------------------------
 
 
-async def test_being_killed_ends_the_process(network):
+@pytest.mark.parametrize("state", ["failed", "success", "scheduled", None])
+async def test_being_killed_ends_the_process(network, supervisor, state):
+    supervisor.state = state
+    lets_be_killed(network)
+
+    await of_a_task().on_kill()
+
+    assert network.asked() == [f"GET {P}", f"POST {P}/signal", f"POST {P}/wait"]
+
+
+def lets_be_killed(network):
     network.queue("GET", P, {"process": process_body()})
     network.queue("POST", f"{P}/signal", {"process": process_body()})
     network.queue("POST", f"{P}/wait", {"result": result_body(status="killed")})
 
-    await trigger().on_kill()
 
-    assert network.asked() == [f"GET {P}", f"POST {P}/signal", f"POST {P}/wait"]
+async def test_a_trigger_that_was_only_frozen_kills_nothing(network, supervisor):
+    await of_a_task().on_kill()
+
+    assert network.requests == []
+
+
+@needs_3_3
+async def test_a_task_that_waits_for_its_next_trys_process_was_cleared(network, supervisor):
+    supervisor.xcom["process_id"] = "the next try's"
+    lets_be_killed(network)
+
+    await of_a_task().on_kill()
+
+    assert f"POST {P}/signal" in network.asked()
+
+
+async def test_an_airflow_that_can_not_be_asked_leaves_the_process_to_its_timeout(network, supervisor):
+    supervisor.broken = True
+
+    await of_a_task().on_kill()
+
+    assert network.requests == []
+
+
+@pytest.mark.parametrize(("state", "ends"), [("failed", True), ("deferred", False)])
+async def test_an_airflow_that_only_cancels_is_asked_whether_somebody_killed(
+    network, supervisor, monkeypatch, state, ends
+):
+    monkeypatch.setattr("airflow_provider_sbx.triggers.process.tells_triggers_of_kills", lambda: False)
+    supervisor.state = state
+    network.queue(*STREAM, held_stream())
+    lets_be_killed(network)
+    running = asyncio.create_task(fired(of_a_task()))
+    await asyncio.sleep(0.1)
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert (f"POST {P}/signal" in network.asked()) is ends
+
+
+@needs_3_3
+async def test_a_restart_of_the_triggerer_ends_nothing(network, supervisor):
+    network.queue(*STREAM, held_stream())
+    running = asyncio.create_task(fired(of_a_task()))
+    await asyncio.sleep(0.1)
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert "GetTaskStates" not in supervisor.asked
+    assert network.asked() == [f"GET {P}/stream"]
 
 
 async def test_being_killed_leaves_a_process_that_is_another_tasks(network):
@@ -191,21 +259,23 @@ async def test_being_killed_leaves_a_process_that_is_another_tasks(network):
 
 @pytest.mark.parametrize(("status", "stops"), [("running", True), ("exited", False)])
 async def test_a_sandbox_made_for_the_task_is_stopped_with_it_unless_its_result_may_be_read(
-    network, status, stops
+    network, supervisor, status, stops
 ):
+    supervisor.state = "failed"
     network.queue("GET", P, {"process": process_body(status=status)})
     network.queue("POST", f"{P}/signal", {"process": process_body()})
     network.queue("POST", f"{P}/wait", {"result": result_body(status="killed")})
     network.queue("PUT", f"/api/sandbox/{SANDBOX}/stop", {"success": True})
 
-    await trigger(owns_sandbox=True).on_kill()
+    await of_a_task(owns_sandbox=True).on_kill()
 
     assert (f"PUT /api/sandbox/{SANDBOX}/stop" in network.asked()) is stops
 
 
-async def test_a_service_that_can_not_be_reached_breaks_no_triggerer(network):
+async def test_a_service_that_can_not_be_reached_breaks_no_triggerer(network, supervisor):
+    supervisor.state = "failed"
     network.queue("GET", P, httpx.Response(404, json={"error": "x"}))
-    await trigger().on_kill()
+    await of_a_task().on_kill()
 
     network.queue("GET", P, httpx.Response(400, json={"error": "x"}))
-    await trigger().on_kill()
+    await of_a_task().on_kill()

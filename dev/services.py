@@ -1,0 +1,162 @@
+"""PostgreSQL and Redis of this machine, each as a process on the loopback address with data of its own.
+
+The programs are Debian's (`postgresql`, `redis-server`); nothing of a system's service is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from dev.processes import Service, ServiceError, free_port, stop_all, uninterrupted
+
+START_SECONDS = 60
+_MOST_CONNECTIONS = 400
+_NOBODY_ELSE = "postgres"
+
+
+class _Daemon:
+    """A program that runs in a ``with`` block, with its data in a temporary folder."""
+
+    name: str
+    ready: str
+
+    def __init__(self, logs: Path) -> None:
+        self.port = free_port()
+        self._logs = logs
+        self._data = Path()
+        self._service: Service | None = None
+
+    def __enter__(self) -> Self:
+        self._data = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        try:
+            self._prepare()
+            self._service = Service(
+                self.name,
+                self._command(),
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+                cwd=self._data,
+                log_file=self._logs / f"{self.name}.log",
+            )
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with uninterrupted():
+            if self._service is not None:
+                stop_all([self._service])
+            shutil.rmtree(self._data, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections. Raises ServiceError with the end of its log."""
+        assert self._service is not None
+        self._service.start()
+        self._service.wait_for_line(self.ready, START_SECONDS)
+
+    def _prepare(self) -> None:
+        """Make its data."""
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+
+class Redis(_Daemon):
+    """A Redis that keeps nothing. ``logs``: the folder for its log."""
+
+    name = "redis"
+    ready = r"Ready to accept connections"
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _command(self) -> list[str]:
+        address = ["--bind", "127.0.0.1", "--port", str(self.port)]
+        return [program("redis-server"), *address, "--save", "", "--appendonly", "no"]
+
+
+class PostgreSQL(_Daemon):
+    """A PostgreSQL with an empty database ``airflow``. ``logs``: the folder for its log.
+
+    It refuses to run as root: then it runs as Debian's user ``postgres``.
+    """
+
+    name = "postgresql"
+    ready = r"database system is ready to accept connections"
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy's address of the database."""
+        return f"postgresql+psycopg2://airflow@127.0.0.1:{self.port}/airflow"
+
+    def restart(self) -> None:
+        """End all connections at once, as an administrator's restart does, and start anew."""
+        assert self._service is not None
+        self._service.send_signal(signal.SIGINT)
+        self._service.reap(START_SECONDS)
+        self.start()
+
+    def _prepare(self) -> None:
+        if os.getuid() == 0:
+            user = pwd.getpwnam(_NOBODY_ELSE)
+            os.chown(self._data, user.pw_uid, user.pw_gid)
+        self._run("initdb", "--pgdata", str(self._data / "data"), "--username", "airflow", "--auth", "trust")
+
+    def start(self) -> None:
+        super().start()
+        if not (self._data / "made").exists():
+            self._run("createdb", "--host", "127.0.0.1", "--port", str(self.port), "-U", "airflow", "airflow")
+            (self._data / "made").touch()
+
+    def _command(self) -> list[str]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": str(_MOST_CONNECTIONS),
+            # Its data needn't outlive a crash of the machine.
+            "fsync": "off",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [*_as_nobody_else(), program("postgres"), "-D", str(self._data / "data"), *options]
+
+    def _run(self, name: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [*_as_nobody_else(), program(name), *arguments],
+            cwd=self._data,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ServiceError(f"{name} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def program(name: str) -> str:
+    """Return a program's path. Raises ServiceError naming Debian's package where it isn't installed."""
+    # Debian keeps PostgreSQL's own programs out of PATH, a folder for each version.
+    folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    found = shutil.which(name, path=os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]))
+    if found is None:
+        package = "redis-server" if name.startswith("redis") else "postgresql"
+        raise ServiceError(f"{name} was not found: install it (Debian: apt-get install {package})")
+    return found
+
+
+def _as_nobody_else() -> list[str]:
+    if os.getuid() != 0:
+        return []
+    user = pwd.getpwnam(_NOBODY_ELSE)
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
