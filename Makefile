@@ -34,8 +34,9 @@ OLDER_PYTHON = $(firstword $(foreach name,$(PYTHON) python3.12 python3.11,$(shel
 	$(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1 && echo $(name))))
 
 CLUSTER_STAMP := $(call vendor_stamp,cluster,pyproject.toml requirements/cluster.txt)
+DOCS_STAMP := $(call vendor_stamp,docs,requirements/docs.txt)
 
-.PHONY: help setup vendor demo test test-airflow soak lint format bench pins clean
+.PHONY: help setup vendor demo test test-airflow package-test soak docs lint format bench pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -115,6 +116,19 @@ $(AIRFLOW_STAMPS): $(VENDOR)/airflow-%:
 	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-compile \
 		-r requirements/airflow-$(firstword $(subst /, ,$*)).txt
 	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-compile --no-deps --no-build-isolation -e .
+	@touch $@
+
+package-test: $(STAMP) ## build the wheel and the source distribution and install them with each of PYTHONS
+	@SBX_PACKAGE_PYTHONS="$(PYTHONS)" $(RUN) -m pytest tests/packaging $(ARGS)
+
+docs: $(DOCS_STAMP) ## build the documentation into site/; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(VENDOR)/docs/bin/mkdocs build --strict --clean
+	@echo "docs: site/index.html"
+
+$(DOCS_STAMP):
+	@echo "docs: installing MkDocs into $(@D) (once)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r requirements/docs.txt
 	@touch $@
 
 lint: $(STAMP) ## check style, types, import directions and that nothing of this machine got in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ __all__ = [
     "task_state_store",
     "tells_triggers_of_kills",
     "trigger_kill_seconds",
+    "triggerer_stats",
+    "worker_stats",
 ]
 
 
@@ -59,6 +62,22 @@ def task_logger(log: Any) -> Any:
     `self.log` is structlog's since 3.1; before, it is the standard library's, which takes neither.
     """
     return structlog.get_logger(log.name) if isinstance(log, logging.Logger) else log
+
+
+def worker_stats() -> Any:
+    """Return the metrics of a task's process, which since 3.2 are the Task SDK's own."""
+    from airflow.providers.common.compat.sdk import Stats
+
+    return Stats
+
+
+def triggerer_stats() -> Any:
+    """Return the metrics of the triggerer, which are the core's: those of the Task SDK lead nowhere there."""
+    try:
+        from airflow.observability.stats import Stats
+    except ImportError:  # before 3.2 there is one for all
+        return worker_stats()
+    return Stats
 
 
 def task_state_store(context: Mapping[str, Any]) -> Any:
@@ -93,29 +112,28 @@ async def pushed(trigger: BaseTrigger, key: str) -> Any:
 
     :raises AirflowRuntimeError: Airflow could not be asked.
     """
-    xcom, ti = _awaitable_xcom(), trigger.task_instance
-    if xcom is None or ti is None:
+    from airflow.sdk.execution_time.comms import GetXCom, XComResult
+    from airflow.sdk.execution_time.xcom import XCom
+
+    ti = trigger.task_instance
+    answer = None if ti is None else await _ask_supervisor(GetXCom(key=key, **_whose(ti)))
+    if not isinstance(answer, XComResult) or answer.value is None:
         return None
-    return await xcom.aget_one(key=key, **_whose(ti))
+    return XCom.deserialize_value(answer)
 
 
 async def push(trigger: BaseTrigger, key: str, value: Any) -> None:
-    """Push to the XCom of a trigger's task, where a trigger can.
+    """Push to the XCom of a trigger's task.
 
     :raises AirflowRuntimeError: Airflow could not take it.
     """
-    xcom, ti = _awaitable_xcom(), trigger.task_instance
-    if xcom is not None and ti is not None:
-        await xcom.aset(key, value, **_whose(ti))
-
-
-def _awaitable_xcom() -> Any:
-    """Return XCom with its awaitable methods, which work in every asyncio task; None before 3.3."""
-    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import SetXCom
     from airflow.sdk.execution_time.xcom import XCom
 
-    reachable = hasattr(XCom, "aset") and hasattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "asend")
-    return XCom if reachable else None
+    ti = trigger.task_instance
+    if ti is not None:
+        stored = XCom.serialize_value(value, key=key, **_whose(ti))
+        await _ask_supervisor(SetXCom(key=key, value=stored, **_whose(ti)))
 
 
 def _whose(ti: Any) -> dict[str, Any]:
@@ -130,4 +148,7 @@ async def _ask_supervisor(message: Any) -> Any:
     from airflow.sdk.execution_time import task_runner
 
     comms: Any = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    return await comms.asend(message) if hasattr(comms, "asend") else None
+    if not hasattr(comms, "asend"):
+        return None
+    # Shielded: before 3.3 the answer to a request that was cut off would be taken for the next one's.
+    return await asyncio.shield(asyncio.ensure_future(comms.asend(message)))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol
 
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import terminate
@@ -30,8 +31,20 @@ from airflow_provider_sbx.client import AsyncSandboxClient
 
 Emit = Callable[[Sequence[Entry]], None]
 
+
+class Watcher(Protocol):
+    """Whoever counts the streams that are read."""
+
+    def stream_opened(self) -> None:
+        """Take note of a stream that is read from now on."""
+
+    def stream_closed(self) -> None:
+        """Take note that it is read no more."""
+
+
 _BATCH = 200
 _TICK_SECONDS = 1.0
+_QUIET_TICK_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 5.0
 
 
@@ -44,6 +57,7 @@ async def follow(
     events: AsyncIterator[Event] | None = None,
     until: float | None = None,
     progressed: Callable[[Following], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> Outcome | None:
     """Wait for a process and hand its output on as it comes.
 
@@ -55,22 +69,26 @@ async def follow(
     :param until: when to give up, in seconds since 1970; None for never.
     :param progressed: called with the machine whenever all that it has seen was handed on, as often as
         that is; its state is a place to go on from.
+    :param watcher: is told of each stream that is read.
     :return: how the process ended, or None where `until` came first.
     :raises ServiceError: what makes going on pointless, such as a sandbox that was stopped.
     """
     ticker = _Ticker(machine, emit)
+    ticker.arm()
     progressed = progressed or _ignore
     limit = asyncio.timeout(None if until is None else max(0.0, until - time.time()))
     try:
         async with limit:
             if events is not None:
-                await _from_stream(machine, events, emit, ticker, progressed)
+                await _from_stream(machine, events, emit, ticker, progressed, watcher)
             while True:
                 step = machine.step(time.time())
                 if isinstance(step, Finished):
                     return step.outcome
                 try:
-                    entries = await _take(step, client, sandbox_id, machine, emit, ticker, progressed)
+                    entries = await _take(
+                        step, client, sandbox_id, machine, emit, ticker, progressed, watcher
+                    )
                 except ServiceError as error:
                     entries = machine.failed(error, time.time())
                 await _emit_in_turns(entries, emit)
@@ -110,6 +128,7 @@ async def _take(
     emit: Emit,
     ticker: _Ticker,
     progressed: Callable[[Following], None],
+    watcher: Watcher | None,
 ) -> list[Entry]:
     """Do one step. Nothing is retried here: the machine decides that."""
     match step:
@@ -118,7 +137,7 @@ async def _take(
             return []
         case OpenStream(from_seq):
             async with client.stream(sandbox_id, machine.process_id, from_seq=from_seq) as events:
-                await _from_stream(machine, events, emit, ticker, progressed)
+                await _from_stream(machine, events, emit, ticker, progressed, watcher)
             return []
         case AskWait(seconds):
             wait = calls.wait(machine.process_id, timeout_seconds=seconds)
@@ -138,17 +157,22 @@ async def _from_stream(
     emit: Emit,
     ticker: _Ticker,
     progressed: Callable[[Following], None],
+    watcher: Watcher | None,
 ) -> None:
     """Read an open stream for as long as the machine wants to."""
     await _emit_in_turns(machine.opened(time.time()), emit)
     taken = 0
+    if watcher is not None:
+        watcher.stream_opened()
     try:
         while machine.reads_on:
             event = await anext(events, None)
             if event is None:
                 break
-            entries = machine.event(event, time.time())
-            await _emit_in_turns(entries, emit)
+            with ticker.held():
+                entries = machine.event(event, time.time())
+                await _emit_in_turns(entries, emit)
+            machine.handed_on(time.time())
             progressed(machine)
             ticker.arm()
             # By lines, not by events: one event may hold as many lines as a batch.
@@ -161,6 +185,9 @@ async def _from_stream(
         await _emit_in_turns(machine.failed(error, time.time()), emit)
     else:
         await _emit_in_turns(machine.stream_ended(time.time()), emit)
+    finally:
+        if watcher is not None:
+            watcher.stream_closed()
 
 
 def _ignore(_machine: Following) -> None:
@@ -187,16 +214,33 @@ async def _emit_in_turns(entries: Sequence[Entry], emit: Emit) -> None:
 
 
 class _Ticker:
-    """Shows lines without an end after a quiet moment; costs nothing while there is none."""
+    """Shows lines without an end after a quiet moment, and signs of life in a long one: one timer a wait."""
 
     def __init__(self, machine: Following, emit: Emit) -> None:
         self._machine = machine
         self._emit = emit
         self._handle: asyncio.TimerHandle | None = None
+        self._is_soon = False
+        self._is_held = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Show nothing meanwhile: the end of a line would come before the lines that precede it."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
 
     def arm(self) -> None:
-        if self._handle is None and self._machine.has_open_line:
-            self._handle = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+        if self._handle is not None and (self._is_soon or not self._machine.has_open_line):
+            return
+        self.stop()
+        now = time.time()
+        self._is_soon = self._machine.has_open_line
+        least = _TICK_SECONDS if self._is_soon else _QUIET_TICK_SECONDS
+        seconds = max(least, self._machine.next_tick(now) - now)
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._tick)
 
     def stop(self) -> None:
         if self._handle is not None:
@@ -204,6 +248,6 @@ class _Ticker:
 
     def _tick(self) -> None:
         self._handle = None
-        if entries := self._machine.tick(time.time()):
+        if not self._is_held and (entries := self._machine.tick(time.time())):
             self._emit(entries)
         self.arm()

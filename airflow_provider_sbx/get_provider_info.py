@@ -46,6 +46,14 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_sbx.triggers.process"],
             }
         ],
+        "extra-links": ["airflow_provider_sbx.links.sandbox.SandboxLink"],
+        "task-decorators": [
+            {"name": "sandbox", "class-name": "airflow_provider_sbx.decorators.process.sandbox_task"},
+            {
+                "name": "sandbox_command",
+                "class-name": "airflow_provider_sbx.decorators.process.sandbox_command_task",
+            },
+        ],
         "connection-types": [
             {
                 "connection-type": "sbx",

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_sbx.api.frames import without_frame
 from airflow_provider_sbx.api.output import Line
 from airflow_provider_sbx.api.steps import Entry
 from airflow_provider_sbx.follow import Emit
+
+MERGED_STEP_US = 1000
+"""Least time between the stamps of two lines that may be logged twice, in microseconds.
+
+Airflow merges a try's log files by the millisecond, and drops a record equal to the one before: only
+lines that share none stand next to their likes there.
+"""
 
 
 def emitter(log: Any) -> Emit:
@@ -25,10 +33,14 @@ def emitter(log: Any) -> Emit:
         for entry in entries:
             if not isinstance(entry, Line):
                 (log.warning if entry.warning else log.info)(entry.text)
-            elif entry.stream == "stdout":
-                log.info(entry.text, timestamp=log_time(entry.timestamp_us))
+                continue
+            text = without_frame(entry.text)
+            if text is None:  # said to the task, not to its readers
+                continue
+            if entry.stream == "stdout":
+                log.info(text, timestamp=log_time(entry.timestamp_us))
             else:
-                log.info(entry.text, timestamp=log_time(entry.timestamp_us), stream=entry.stream)
+                log.info(text, timestamp=log_time(entry.timestamp_us), stream=entry.stream)
 
     return emit
 

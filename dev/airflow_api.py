@@ -149,6 +149,11 @@ class AirflowApi:
         answer = self.request("GET", path, params=params)
         return [line if isinstance(line, dict) else {"event": line} for line in answer["content"]]
 
+    def event_logs(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return what Airflow noted of a run's tasks, such as ``heartbeat timeout``, oldest first."""
+        params = {"dag_id": dag_id, "run_id": run_id, "order_by": "event_log_id"}
+        return list(self._pages("/eventLogs", "event_logs", params))
+
     def xcom(
         self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
     ) -> Any:

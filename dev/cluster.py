@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +20,14 @@ TRIGGERERS = ("triggerer", "triggerer-2")
 
 _CONCURRENCY = 5
 _READY_SECONDS = 180
+_MOST_ENDS = 3
 
 
 class Cluster(AirflowStack):
     """Two schedulers, two triggerers and two Celery workers on PostgreSQL and Redis, all on loopback.
 
     What Airflow takes for dead, it takes so after some 20 to 30 s here, where it ships with up to 600.
+    A component that ends by itself is started again, as a service manager would: see ``ended_alone``.
 
     home: a folder of its own. dags: the DAGs folder. env: more environment for all components.
     """
@@ -35,6 +38,8 @@ class Cluster(AirflowStack):
         logs = home.parent / f"{home.name}-services"
         self.database = PostgreSQL(logs)
         self._redis = Redis(logs)
+        self.ended_alone: Counter[str] = Counter()
+        self._is_up = False
         super().__init__(home, dags, env=env)
 
     def __enter__(self) -> Self:
@@ -58,7 +63,14 @@ class Cluster(AirflowStack):
     def start(self, timeout: float = _READY_SECONDS) -> None:
         super().start(timeout)
         for worker in WORKERS:
-            self.process(worker).wait_for_line(r"celery@\S+ ready", timeout)
+            self.process(worker).wait_for_line(rf"{worker}@localhost ready", timeout)
+        self._is_up = True
+
+    def configure(self, config: Mapping[str, str]) -> None:
+        """Set ``{"section.option": value}`` for the components that are started from now on."""
+        for name, value in config.items():
+            section, _, option = name.partition(".")
+            self._env[f"AIRFLOW__{section.upper()}__{option.upper()}"] = value
 
     def command(self, name: str) -> list[str]:
         if name not in WORKERS:
@@ -79,10 +91,27 @@ class Cluster(AirflowStack):
         """End a component with all that it started, at once, as when its machine is lost."""
         self._expected_down.add(name)
         service = self.process(name)
-        for pid in service.members():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        service.reap()
+        # Until there are none: one of them may just have started another.
+        while members := service.members():
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            service.reap()
+
+    def revive(self) -> None:
+        """Start what has ended by itself. Raises ServiceError with its log's end when it does so often."""
+        for name in self.components:
+            if name not in self._expected_down and not self.process(name).running:
+                self.ended_alone[name] += 1
+                if self.ended_alone[name] > _MOST_ENDS:
+                    super()._check_alive()
+                self.start_component(name)
+
+    def _check_alive(self) -> None:
+        if self._is_up:
+            self.revive()
+        else:
+            super()._check_alive()
 
     def task_processes(self) -> list[int]:
         """Return the processes of the tasks that run on the workers."""
@@ -102,12 +131,14 @@ def _settings(database_url: str, redis_url: str) -> dict[str, str]:
         "core.parallelism": "64",
         "core.max_active_tasks_per_dag": "64",
         "celery.broker_url": redis_url,
-        "celery.result_backend": f"db+{database_url}".replace("+psycopg2", ""),
+        "celery.result_backend": f"db+{database_url}",
         "celery.worker_concurrency": str(_CONCURRENCY),
         # A message that a lost worker held comes back after this; longer than any task here runs.
         "celery_broker_transport_options.visibility_timeout": "120",
-        "scheduler.task_queued_timeout": "45",
+        "scheduler.task_queued_timeout": "60",
         "scheduler.task_queued_timeout_check_interval": "5",
+        # A task whose message was lost this often is failed, whatever its retries: 2 as shipped.
+        "scheduler.num_stuck_in_queued_retries": "100",
         "scheduler.task_instance_heartbeat_timeout": "30",
         "scheduler.scheduler_health_check_threshold": "20",
         "scheduler.orphaned_tasks_check_interval": "10",

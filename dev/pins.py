@@ -1,4 +1,4 @@
-"""Write requirements/dev.txt, cluster.txt and airflow-VERSION.txt: one pin a package, for each Python.
+"""Write the files of requirements/ that are made of pins: one pin a package, for each Python.
 
 Usage: ``python dev/pins.py python3.11 python3.12 python3.13`` (``make pins`` does this). To make only some
 of the files: ``ONLY=airflow-3.0.6.txt python dev/pins.py ...``.
@@ -36,19 +36,22 @@ class PinFile:
     """One file of pins.
 
     name: the file's, in requirements/.
-    airflow: the Airflow in it. The package itself supports a range.
+    airflow: the Airflow in it. The package itself supports a range. None for what runs without the package:
+        only pip and the extras are in it.
     says: what the file is for, its first line.
     newest_python: the newest Python that this Airflow runs on, ``(3, 12)``; None for all.
     without: what of the project's requirements isn't wanted, by name.
     also: what is wanted beside the project's requirements.
+    extras: the project's extras that are in it.
     """
 
     name: str
-    airflow: str
+    airflow: str | None
     says: str
     newest_python: tuple[int, int] | None = None
     without: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    extras: tuple[str, ...] = EXTRAS
 
 
 FILES = (
@@ -80,6 +83,13 @@ FILES = (
         # Airflow's provider imports what Celery 5.6 no longer has.
         also=("apache-airflow-providers-celery", "celery<5.6", "psycopg2-binary", "asyncpg"),
     ),
+    # The API reference is read from the sources, which are not imported: no Airflow is needed.
+    PinFile(
+        "docs.txt",
+        None,
+        "What `make docs` installs: the extra `docs`.",
+        extras=("docs",),
+    ),
 )
 
 HEADER = """\
@@ -97,9 +107,11 @@ def requirements(file: PinFile) -> list[str]:
         data = tomllib.load(toml)
     project = data["project"]
     own_extras = re.compile(rf"^{re.escape(project['name'])}\[")
-    found = [f"apache-airflow=={file.airflow}", *TOOLS, *data["build-system"]["requires"]]
-    found += [*file.also, *project["dependencies"]]
-    for extra in EXTRAS:
+    found = ["pip"]
+    if file.airflow is not None:
+        found = [f"apache-airflow=={file.airflow}", *TOOLS, *data["build-system"]["requires"]]
+        found += [*file.also, *project["dependencies"]]
+    for extra in file.extras:
         wanted = project["optional-dependencies"][extra]
         found += [requirement for requirement in wanted if not own_extras.match(requirement)]
     return [requirement for requirement in found if _name(requirement) not in file.without]

@@ -159,4 +159,6 @@ def _as_nobody_else() -> list[str]:
     if os.getuid() != 0:
         return []
     user = pwd.getpwnam(_NOBODY_ELSE)
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    # A change of user undoes the guard of `Service`. SIGINT doesn't wait for clients to leave.
+    return ["setpriv", *identity, "--pdeathsig", "INT"]

@@ -40,6 +40,7 @@ def python(script: str) -> str:
     return f"python3 - <<'EOF'\n{script}EOF\n"
 
 
+# --8<-- [start:tasks]
 with (
     DAG("sandbox_background_server", tags=["sandbox"]),
     sandbox_group("web", image_name="python", timeout_minutes=30),
@@ -57,3 +58,4 @@ with (
     check = SandboxProcessSensor(task_id="check", process=start.output, timeout=60, deferrable=True)
     # Should one of them fail, the server ends with the group's sandbox.
     start >> answers >> use >> end >> check
+# --8<-- [end:tasks]

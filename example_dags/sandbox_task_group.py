@@ -17,9 +17,12 @@ def report(result: Any) -> str:
 
 
 with DAG("sandbox_task_group", tags=["sandbox"]):
-    # Its tasks name no sandbox, and run in the group's. It lives as long as their limits add up to.
+    # Its tasks name no sandbox, and run in the group's.
     with sandbox_group(
-        "etl", image_name="python", default_args={"execution_timeout": timedelta(minutes=5)}
+        "etl",
+        image_name="python",
+        timeout_minutes=30,
+        default_args={"execution_timeout": timedelta(minutes=5)},
     ) as sbx:
         extract = SandboxExecOperator(
             task_id="extract", command="mkdir -p work && printf 'ash\nbeech\noak\n' > work/trees"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_sbx.api import errors
@@ -23,6 +24,7 @@ from airflow_provider_sbx.api.events import Done, Event, Failed, Output
 from airflow_provider_sbx.api.models import ProcessResult, ProcessStatus, ProcessSummary, Sandbox
 from airflow_provider_sbx.api.outage import SUSPICIOUS_FAILURES, Outage
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
+from airflow_provider_sbx.api.progress import Progress
 from airflow_provider_sbx.api.replay import ReplaySearch
 from airflow_provider_sbx.api.retrying import RetryPolicy, may_pass
 from airflow_provider_sbx.api.steps import (
@@ -63,6 +65,7 @@ class Following:
     :param output_bytes: how much of each of stdout and stderr the outcome keeps, in bytes.
     :param log_bytes: how much output is turned into lines, in bytes; 0 for none.
     :param state: what `state()` returned in another process, to go on from there.
+    :param started_at: when the process was started, in milliseconds since 1970, if that is known.
     :param step_us: least time between two lines' stamps, in microseconds; see `LineAssembler`.
     :param chance: returns a random number from 0 to 1, for jitter.
     """
@@ -77,6 +80,7 @@ class Following:
         output_bytes: int = DEFAULT_OUTPUT_BYTES,
         log_bytes: int = DEFAULT_LOG_BYTES,
         state: dict[str, Any] | None = None,
+        started_at: int | None = None,
         step_us: int = 1,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -85,7 +89,9 @@ class Following:
         self._policy = policy or RetryPolicy()
         self._poll_seconds = poll_seconds
         self._chance = chance
-        self._read = Transcript(output_bytes=output_bytes, log_bytes=log_bytes, state=state, step_us=step_us)
+        progress = Progress(process_id, started_at, sees_output=strategy is WaitStrategy.STREAM)
+        limits = {"output_bytes": output_bytes, "log_bytes": log_bytes}
+        self._read = Transcript(**limits, progress=progress, state=state, step_us=step_us)
         self._outcome: Outcome | None = None
         self._ended = False
         self._result: ProcessResult | None = None
@@ -94,6 +100,7 @@ class Following:
         self._outage = Outage(process_id, self._policy)
         self._sandbox_in_doubt = False
         self._process_in_doubt = False
+        self._cause_in_doubt = False
         self._opened_at = math.inf
         self._wait_until = 0.0
         self._fruitless = 0
@@ -124,7 +131,7 @@ class Following:
         :param now: seconds since 1970.
         """
         if self._outcome is not None:
-            return Finished(self._outcome)
+            return AskSandbox() if self._cause_in_doubt else Finished(self._outcome)
         if self._pause_until > now:
             return Pause(self._pause_until - now)
         if self._sandbox_in_doubt:
@@ -146,9 +153,13 @@ class Following:
         self._wait_until = now + seconds
         return AskWait(seconds)
 
+    def next_tick(self, now: float) -> float:
+        """Return when `tick` may have something to show, in seconds since 1970."""
+        return self._read.next_tick(now)
+
     @property
     def has_open_line(self) -> bool:
-        """Whether `tick` may have something to show soon."""
+        """Whether that is soon, since a line waits for its end."""
         return self._read.has_open_line
 
     @property
@@ -181,10 +192,15 @@ class Following:
                 return self._output(event, now)
             case Done():
                 return self._done(event.result)
+            case Failed(code="replay_window_expired") if self._asks_again():
+                pass  # perhaps it is there for one who comes anew, and nothing need be given up
             case Failed():
                 return self.failed(event.as_error(), now)
-            case _:
-                return []
+        return []
+
+    def handed_on(self, now: float) -> None:
+        """Tell that all that came so far was logged: what that took is no pause of the process."""
+        self._read.handed_on(now)
 
     def stream_ended(self, now: float) -> list[Entry]:
         """Tell that the stream ended, or was left, without a `done`: no end of the process."""
@@ -198,8 +214,9 @@ class Following:
         return []
 
     def tick(self, now: float) -> list[Entry]:
-        """Show lines without an end that have waited long enough."""
-        return self._read.tick(now)
+        """Show lines without an end that have waited long enough, or a sign of life in a quiet time."""
+        in_doubt = self._process_in_doubt or self._sandbox_in_doubt or self._outage.lasts
+        return self._read.tick(now, is_running=not (self._ended or in_doubt))
 
     def answered(self, answer: ProcessSummary | ProcessResult | Sandbox, now: float) -> list[Entry]:
         """Take the answer of `AskWait`, `AskStatus` or `AskSandbox`.
@@ -210,15 +227,9 @@ class Following:
         entries = [] if isinstance(answer, Sandbox) else self._outage.over(now)
         match answer:
             case Sandbox():
-                self._sandbox_in_doubt = False
+                self._sandbox_in_doubt = self._cause_in_doubt = False
                 if answer.status.is_terminal:
-                    raise errors.SandboxNotRunningError(
-                        f"Sandbox {answer.id} is {answer.status}"
-                        + (f" ({answer.close_reason})" if answer.close_reason else "")
-                        + f"; process {self.process_id} ended with it",
-                        status_code=409,
-                        code="sandbox_not_running",
-                    )
+                    self._sandbox_ended(answer)
             case ProcessResult(status=ProcessStatus.QUEUED | ProcessStatus.RUNNING):
                 self._wait_on(now)  # an answer of its own to a wait whose time is up
             case ProcessResult():
@@ -238,6 +249,9 @@ class Following:
         :raises ServiceError: what makes going on pointless, or has lasted for too long.
         """
         self._broken_off = True
+        if self._outcome is not None:
+            self._cause_in_doubt = False  # it would have been good to know, and that is all
+            return []
         if self._was_steady(now):
             self._outage.steady()
         match error:
@@ -265,6 +279,14 @@ class Following:
 
     # --- inside ----------------------------------------------------------------------------
 
+    def _sandbox_ended(self, sandbox: Sandbox) -> None:
+        why = f" ({sandbox.close_reason})" if sandbox.close_reason else ""
+        what = f"sandbox {sandbox.id} is {sandbox.status}{why}"
+        if self._outcome is None:
+            text = f"{what[0].upper()}{what[1:]}; process {self.process_id} ended with it"
+            raise errors.SandboxNotRunningError(text, status_code=409, code="sandbox_not_running")
+        self._outcome = replace(self._outcome, error=f"its {what}")
+
     def _wait_on(self, now: float) -> None:
         # Asked to hold the request, a proxy may answer at once: don't spin on it.
         early = self._wait_until - now > _EARLY_SECONDS
@@ -289,13 +311,12 @@ class Following:
         return self._outage.over(now)
 
     def _output(self, event: Output, now: float) -> list[Entry]:
-        entries: list[Entry] = []
         if event.seq < self.next_seq:
-            return entries
-        raw = event.raw
+            return []
+        raw, entries = event.raw, list[Entry]()
         if event.seq > self.next_seq:
             if self._asks_again():
-                return entries
+                return []
             entries += self._read.lose(event.seq - 1, "not delivered, twice")
         self._outage.steady()
         self._fruitless, self._gap_at, self._unreadable_at = 0, None, None
@@ -362,6 +383,8 @@ class Following:
     def _end(self, result: ProcessResult, ends: list[tuple[str, bool]]) -> list[Entry]:
         entries = self._read.flush()
         self._outcome = Outcome.of(result, *ends, lost=self._read.is_incomplete)
+        # Killed by whom? Where the service does not say, it may have been its sandbox's end.
+        self._cause_in_doubt = result.status is ProcessStatus.KILLED and not result.error
         return entries
 
     def _out_of_reach(self, error: errors.ServiceError, now: float) -> list[Entry]:

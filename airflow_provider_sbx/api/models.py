@@ -12,6 +12,7 @@ the vendor's clients for the HTTP beneath it.
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import combinations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
@@ -24,6 +25,7 @@ from airflow_provider_sbx.api.schema import (
     Secrets,
     ServiceRequest,
     Time,
+    check_count_of_secrets,
     misfit,
 )
 
@@ -111,14 +113,20 @@ class ProcessParameters(ServiceRequest):
     @model_validator(mode="after")
     def _one_source_per_variable(self) -> Self:
         """Refuse a variable from two sources: which one wins would be a guess."""
-        plain, stored = set(self.env or {}), set(self.secrets or {})
-        from_1password = set(self.one_password.fields) if self.one_password else set()
-        twice = (plain & stored) | (plain & from_1password) | (stored & from_1password)
-        if twice:
-            raise ValueError(
-                f"{', '.join(sorted(twice))} would come from two of env, secrets and one_password; "
-                "name each variable once"
-            )
+        from_1password = self.one_password.fields if self.one_password else {}
+        variables = {
+            "env": set(self.env or {}),
+            "secrets": set(self.secrets or {}),
+            "one_password": set(from_1password),
+        }
+        for one, other in combinations(variables, 2):
+            if twice := variables[one] & variables[other]:
+                raise misfit(
+                    (one, other),
+                    f"{', '.join(sorted(twice))} would come from both",
+                    "Name each variable in one of them.",
+                )
+        check_count_of_secrets(("secrets", "one_password"), len(self.secrets or {}) + len(from_1password))
         return self
 
 
@@ -324,6 +332,14 @@ class Sandbox(CamelAnswer):
     contains_secrets: bool = False
     token: Annotated[str | None, Field(repr=False)] = None
     token_expires_at: Time = None
+
+    @property
+    def page(self) -> str | None:
+        """The page for people: `session_url`, if it is a web address and opens nothing by itself."""
+        url = self.session_url or ""
+        if not url.lower().startswith(("https://", "http://")) or (self.token and self.token in url):
+            return None
+        return url
 
 
 class SandboxPage(CamelAnswer):

@@ -52,6 +52,11 @@ class Outage:
         return [Notice(f"{error.message}. Trying again; the process is not affected.", warning=True)]
 
     @property
+    def lasts(self) -> bool:
+        """Whether the service is out of reach, as far as is known."""
+        return self._since is not None
+
+    @property
     def is_suspicious(self) -> bool:
         """Whether what was asked for may be gone, judging by the failures."""
         return self.failures % SUSPICIOUS_FAILURES == 0

@@ -79,6 +79,9 @@ def misfit(names: tuple[str, ...], problem: str, remedy: str) -> PydanticCustomE
     return PydanticCustomError(MISFIT, "{problem}", context)
 
 
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+
+
 class SecretReference(ServiceRequest):
     """A stored secret by name; without a version, its latest.
 
@@ -108,10 +111,7 @@ class OnePasswordSource(ServiceRequest):
 
     token: str
     vault: str
-    fields: dict[str, OnePasswordField]
-
-
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+    fields: Annotated[dict[EnvName, OnePasswordField], Field(min_length=1)]
 
 
 def _plain_names_are_references(value: object) -> object:
@@ -121,8 +121,28 @@ def _plain_names_are_references(value: object) -> object:
     return {env: {"name": ref} if isinstance(ref, str) else ref for env, ref in value.items()}
 
 
+def check_count_of_secrets(names: tuple[str, ...], count: int) -> None:
+    """Refuse more variables than one start can be given.
+
+    :param names: the members that name them.
+    :param count: how many these are.
+    """
+    if count > MAX_SECRETS:
+        raise misfit(
+            names,
+            f"{count} variables would come from stored secrets, and the service puts in {MAX_SECRETS} at the "
+            "most",
+            "Keep what belongs together in one secret, such as JSON that the command takes apart.",
+        )
+
+
+def _not_too_many(value: dict[str, SecretReference]) -> dict[str, SecretReference]:
+    check_count_of_secrets(("secrets",), len(value))
+    return value
+
+
 Secrets = Annotated[
     dict[EnvName, SecretReference],
     BeforeValidator(_plain_names_are_references),
-    Field(max_length=MAX_SECRETS),
+    AfterValidator(_not_too_many),
 ]

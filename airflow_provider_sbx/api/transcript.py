@@ -8,9 +8,11 @@ from typing import Any
 from airflow_provider_sbx.api.events import Output
 from airflow_provider_sbx.api.models import ProcessResult
 from airflow_provider_sbx.api.output import Line, LineAssembler, Tail, bounded_tail
+from airflow_provider_sbx.api.progress import Progress
 from airflow_provider_sbx.api.steps import Entry, Notice
 
 _QUIET_MARGIN_MS = 1_000
+_TICK_SECONDS = 1.0
 
 
 class Transcript:
@@ -18,12 +20,19 @@ class Transcript:
 
     :param output_bytes: how much of each of stdout and stderr is kept, in bytes.
     :param log_bytes: how much is turned into lines, in bytes; 0 for none.
+    :param progress: says in quiet times that the process still runs.
     :param state: what `state()` returned in another process, to go on from there.
     :param step_us: least time between two lines' stamps, in microseconds; see `LineAssembler`.
     """
 
     def __init__(
-        self, *, output_bytes: int, log_bytes: int, state: dict[str, Any] | None = None, step_us: int = 1
+        self,
+        *,
+        output_bytes: int,
+        log_bytes: int,
+        progress: Progress,
+        state: dict[str, Any] | None = None,
+        step_us: int = 1,
     ) -> None:
         state = state or {}
         self.next_seq: int = state.get("next_seq", 1)
@@ -31,6 +40,8 @@ class Transcript:
         self.logged_bytes: int = state.get("logged_bytes", 0)
         self.is_incomplete: bool = state.get("output_lost", False)
         """Some output could not be had."""
+        self._progress = progress
+        progress.started_at = progress.started_at or state.get("started_at")
         self._output_bytes = output_bytes
         self._log_bytes = log_bytes
         self._lines = LineAssembler(state.get("lines"), step_us=step_us)
@@ -44,6 +55,7 @@ class Transcript:
             "logged_bytes": self.logged_bytes,
             "output_lost": self.is_incomplete,
             "lines": self._lines.state(),
+            "started_at": self._progress.started_at,
         }
 
     @property
@@ -58,6 +70,7 @@ class Transcript:
         :param now: seconds since 1970.
         """
         self._clock = (now, event.timestamp)
+        self._progress.heard(now)
         self.next_seq = event.seq + 1
         self._tails["stdout" if event.stream == "stdout" else "stderr"].add(raw)
         if self.logged_bytes >= self._log_bytes:
@@ -84,8 +97,24 @@ class Transcript:
         which = f"Output event {first}" if first == last else f"Output events {first} to {last}"
         return [*self.flush(), Notice(f"{which}: {why}.", warning=True)]
 
-    def tick(self, now: float) -> list[Entry]:
-        """Show lines without an end that have waited long enough."""
+    def handed_on(self, now: float) -> None:
+        """Tell that all that came so far was logged: the process is quiet from now on."""
+        if self._clock is not None:
+            self._clock = (now, self._clock[1])
+
+    def next_tick(self, now: float) -> float:
+        """Return when `tick` may have something to show, in seconds since 1970."""
+        return now + _TICK_SECONDS if self.has_open_line else self._progress.due_at(now)
+
+    def tick(self, now: float, *, is_running: bool) -> list[Entry]:
+        """Show lines without an end that have waited long enough, or a sign of life in a quiet time.
+
+        :param is_running: the process runs, as far as is known.
+        """
+        signs = self._progress.tick(now) if is_running else []
+        return [*self._due_lines(now), *signs]
+
+    def _due_lines(self, now: float) -> list[Entry]:
         if self._clock is None:
             return []
         seen_at, sandbox_ms = self._clock

@@ -14,7 +14,7 @@ from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.calls import Answer, Call
 from airflow_provider_sbx.api.conversations import Conversation, Result
 from airflow_provider_sbx.api.errors import AuthenticationError, ServiceError
-from airflow_provider_sbx.api.events import Event, decode_event
+from airflow_provider_sbx.api.events import Event, Started, decode_event
 from airflow_provider_sbx.api.models import ProcessParameters
 from airflow_provider_sbx.api.planes import Plane, RuntimeAccess
 from airflow_provider_sbx.api.retrying import RetryPolicy
@@ -77,6 +77,10 @@ class SandboxClient(SandboxOperations):
     def policy(self) -> RetryPolicy:
         """How failures are repeated."""
         return self._wire.policy
+
+    def page_of(self, sandbox_id: str) -> str | None:
+        """Return a sandbox's page for people, if a call to the sandbox brought it; asks for nothing."""
+        return self._wire.page_of(sandbox_id)
 
     def close(self) -> None:
         """Close the connections."""
@@ -174,8 +178,15 @@ class SandboxClient(SandboxOperations):
             return self._http.send(request, stream=True)
 
     def _events(self, call: Call[Any], response: httpx.Response) -> Iterator[Event]:
-        with transport_errors(call):
-            for sse in EventSource(response).iter_sse():
-                event = decode_event(sse.event, sse.data)
-                if event is not None:
-                    yield event
+        sent = EventSource(response).iter_sse()
+        while True:
+            with transport_errors(call):
+                sse = next(sent, None)
+            if sse is None:
+                return
+            event = decode_event(sse.event, sse.data)
+            if isinstance(event, Started):
+                # What fails from here on is no start any more, and must not be called one.
+                call = calls.stream(event.process.id)
+            if event is not None:
+                yield event

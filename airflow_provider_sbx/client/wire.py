@@ -83,6 +83,7 @@ class Wire:
         self.request_timeout_seconds = request_timeout_seconds
         self.policy = policy or RetryPolicy()
         self._access: dict[str, RuntimeAccess] = {}
+        self._pages: dict[str, str | None] = {}
 
     def request(self, call: Call[Any], access: RuntimeAccess | None) -> dict[str, Any]:
         """Return what httpx needs to build the request."""
@@ -140,11 +141,16 @@ class Wire:
         access = self._access.get(sandbox_id)
         return access if access and not access.needs_renewal(datetime.now(UTC)) else None
 
+    def page_of(self, sandbox_id: str) -> str | None:
+        """Return the sandbox's page for people, as far as a detail read for its access told it."""
+        return self._pages.get(sandbox_id)
+
     def keep_access(self, sandbox: Sandbox) -> RuntimeAccess:
         """Keep and return the access that a sandbox's detail brings.
 
         :raises SandboxNotRunningError: it brings none, since the sandbox does not run.
         """
+        self._pages[sandbox.id] = sandbox.page
         if not sandbox.token or sandbox.runtime is None:
             self._access.pop(sandbox.id, None)
             why = f" ({sandbox.close_reason})" if sandbox.close_reason else ""

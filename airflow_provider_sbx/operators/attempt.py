@@ -9,11 +9,13 @@ since the store outlives a clear as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_sbx.api.conversations import process_key
+from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.compat import task_state_store
 
 _STORE_KEY = "sbx_process"
@@ -28,7 +30,8 @@ class Record(BaseModel):
     :param sandbox_id: where its process runs.
     :param process_id: its process; None while only the sandbox is known.
     :param owns_sandbox: the sandbox was made for this task.
-    :param finished: the try came to its end, so that its process is nobody else's result.
+    :param finished: the try failed by its process, so that this is nobody else's result.
+    :param outcome: how the process ended, where its sandbox is stopped and can't be asked any more.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -39,6 +42,7 @@ class Record(BaseModel):
     process_id: str | None = None
     owns_sandbox: bool = False
     finished: bool = False
+    outcome: Outcome | None = None
 
 
 class Attempt:
@@ -74,6 +78,7 @@ class Attempt:
         *,
         owns_sandbox: bool = False,
         finished: bool = False,
+        outcome: Outcome | None = None,
     ) -> None:
         """Leave word for the next try, where there is a store to leave it in."""
         if self._store is not None:
@@ -84,32 +89,38 @@ class Attempt:
                 process_id=process_id,
                 owns_sandbox=owns_sandbox,
                 finished=finished,
+                outcome=outcome,
             )
             self._store.set(_STORE_KEY, record.model_dump(mode="json"))
 
+    @cached_property
     def left_over(self) -> Record | None:
-        """Return what an earlier try left unfinished, such as when its worker was lost.
+        """What a try left unfinished, such as when its worker was lost.
 
         Not only the try just before: that one may have been lost, or have found the service out of
-        reach, before it could leave word of its own.
+        reach, before it could leave word of its own. Also this very try: Airflow runs a task anew in
+        the same try where it could not load its DAG when it was to go on after a deferral.
 
-        None where the last word is of a finished try, where there is none, or where it can't be
+        None where the last word is of a try that failed, where there is none, or where it can't be
         known (no state store before 3.3). None as well where a person cleared the task since: that
         is a wish for a new process, and the old one is being ended. A clear raises `max_tries`
         (`clear_task_instances`), a retry doesn't.
+
+        Read once, so that what this try leaves itself does not count.
         """
-        record = self._last_word()
+        record = self._last_word
         if record is None or record.finished or record.max_tries != self._max_tries:
             return None
         return record
 
-    @property
+    @cached_property
     def unrecorded_keys(self) -> tuple[str, ...]:
         """The keys of the earlier tries that left no word, so that their processes are known by key only."""
-        record = self._last_word()
+        record = self._last_word
         since = max(record.try_number if record else 0, self.try_number - 1 - _MOST_KEYS)
         return tuple(self.key_of(number) for number in range(since + 1, self.try_number))
 
+    @cached_property
     def _last_word(self) -> Record | None:
         if self._store is None:
             return None
@@ -117,7 +128,7 @@ class Attempt:
             record = Record.model_validate(self._store.get(_STORE_KEY))
         except ValidationError:
             return None
-        return record if record.try_number < self.try_number else None
+        return record if record.try_number <= self.try_number else None
 
     @property
     def has_store(self) -> bool:

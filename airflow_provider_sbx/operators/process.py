@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import context_to_airflow_vars
+from airflow.providers.common.compat.sdk import context_to_airflow_vars, mask_secret
 
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
@@ -29,6 +29,7 @@ from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION
 from airflow_provider_sbx.operators.command import (
     SCRIPT_SUFFIXES,
     check_if_known,
+    is_known,
     is_python_file,
     is_script_file,
     python_script,
@@ -55,7 +56,8 @@ class SandboxExecOperator(SandboxTask):
     with the end of stderr in the message. The result in XCom is a dict: `sandbox_id`,
     `process_id`, `status`, `exit_code`, `stdout`, `stderr` (their last `max_output_bytes`),
     `stdout_truncated`, `stderr_truncated`, `output_lost`, `started_at`, `completed_at`, `error`.
-    `sandbox_id` and `process_id` are also pushed by themselves before the wait.
+    `sandbox_id` and `process_id` are also pushed by themselves before the wait, and `session_url`, the
+    sandbox's page, which the link *Sandbox* of the task's page leads to.
 
     The command's standard input is closed. When the task is killed, the process gets TERM, and
     KILL after `kill_grace`.
@@ -67,7 +69,9 @@ class SandboxExecOperator(SandboxTask):
     :param sandbox: a spec of a sandbox to be made for this task and stopped at its end, whatever the
         end; see `SandboxSpec`, such as `{"image_name": "python"}`. (templated)
     :param cwd: working directory in the sandbox. (templated)
-    :param env: environment variables, name to text or number. (templated)
+    :param env: environment variables, name to text or number. (templated) Values under names that Airflow
+        takes for sensitive (`..._PASSWORD`, `API_KEY`) are hidden on its pages and in the worker's log, but
+        not in what a triggerer logs, which does not know them: use `secrets` for these.
     :param append_airflow_env: also give it Airflow's context variables (`AIRFLOW_CTX_DAG_ID`...).
     :param run_as: user in the sandbox, such as `root`; the service's default is `ubuntu`. (templated)
     :param timeout: longest run of the process, as a timedelta or in seconds; what is left of
@@ -91,6 +95,9 @@ class SandboxExecOperator(SandboxTask):
         `{"name": ..., "version": ...}`; the service puts its value in, and Airflow never sees it.
         (templated)
     :param vault: name of a vault of the service, whose entries become environment variables. (templated)
+    :param one_password: fields of a 1Password vault as environment variables:
+        `{"token": ..., "vault": ..., "fields": {"DB_PASSWORD": {"item": "db", "field": "password"}}}`, where
+        `token` is the name of the stored secret that holds the service account's token. (templated)
     :param sbx_conn_id: the connection. (templated)
     :raises InvalidParameterError: a parameter can't be right; at parse time where it is known then.
     """
@@ -106,12 +113,14 @@ class SandboxExecOperator(SandboxTask):
         "timeout",
         "secrets",
         "vault",
+        "one_password",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "command": "bash",
         "env": "json",
         "sandbox": "json",
         "secrets": "json",
+        "one_password": "json",
     }
     template_ext: Sequence[str] = SCRIPT_SUFFIXES
     ui_color = "#e3f0ec"
@@ -139,6 +148,7 @@ class SandboxExecOperator(SandboxTask):
         max_log_bytes: int = DEFAULT_LOG_BYTES,
         secrets: Mapping[str, Any] | None = None,
         vault: str | None = None,
+        one_password: Mapping[str, Any] | None = None,
         sbx_conn_id: str = DEFAULT_CONNECTION,
         **kwargs: Any,
     ) -> None:
@@ -163,6 +173,7 @@ class SandboxExecOperator(SandboxTask):
         self.max_log_bytes = max_log_bytes
         self.secrets = secrets
         self.vault = vault
+        self.one_password = one_password
         self.sbx_conn_id = sbx_conn_id
         self._is_python_file = is_python_file(command)
         if not is_script_file(command):
@@ -200,8 +211,8 @@ class SandboxExecOperator(SandboxTask):
         check_if_known(self.sandbox_id, lambda value: check_text("sandbox_id", value, what="an id"))
         if self.sandbox is not None:
             check_if_known(self.sandbox, sandbox_spec)
-        if self.secrets is not None:
-            check_if_known(self.secrets, lambda value: process_parameters("true", {"secrets": value}))
+        check_if_known(self.vault, lambda value: check_text("vault", value, what="a vault"))
+        self._check_sources()
         self._check_one_sandbox()
         check_choice("wait_strategy", self.wait_strategy, tuple(WaitStrategy))
         check_seconds("poll_interval", self.poll_interval)
@@ -215,6 +226,15 @@ class SandboxExecOperator(SandboxTask):
                 f"{self.max_output_bytes} bytes are more than a result in XCom should hold",
                 f"Keep it to {_MOST_OUTPUT_BYTES}, and let the command write large output to a store.",
             )
+
+    def _check_sources(self) -> None:
+        """Check where variables come from, as far as that is known."""
+        stored = {"secrets": self.secrets, "one_password": self.one_password}
+        given = {name: value for name, value in stored.items() if value is not None and is_known(value)}
+        if given and isinstance(self.env, Mapping):
+            # Only the names matter here, and they are known before the values are.
+            given["env"] = dict.fromkeys(filter(is_known, self.env), "")
+        process_parameters("true", given)
 
     def _check_one_sandbox(self) -> None:
         if self.sandbox_id is not None and self.sandbox is not None:
@@ -243,8 +263,14 @@ class SandboxExecOperator(SandboxTask):
             "timeout_ms": max(1, round(min(limits) * 1000)) if limits else None,
             "secrets": self.secrets or None,
             "vault": check_text("vault", self.vault, what="a vault"),
+            "one_password": self.one_password,
         }
         return process_parameters(command, options)
+
+    def _hide_values(self) -> None:
+        # Airflow hides them by their names where it shows `env`, but not where the process prints them.
+        if isinstance(self.env, Mapping):
+            mask_secret({name: value for name, value in self.env.items() if isinstance(value, str)})
 
     def _options(self, *, deferrable: bool) -> Options:
         strategy = self.wait_strategy

@@ -17,6 +17,7 @@ from airflow_provider_sbx.api.conversations import find_process, marked, termina
 from airflow_provider_sbx.api.errors import (
     OutcomeUnknownError,
     ProcessExitedError,
+    ResponseError,
     ServiceError,
 )
 from airflow_provider_sbx.api.events import Event
@@ -25,9 +26,10 @@ from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary
 from airflow_provider_sbx.api.retrying import is_outcome_unknown, may_repeat
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
 from airflow_provider_sbx.client import AsyncSandboxClient
-from airflow_provider_sbx.follow import Emit, follow
+from airflow_provider_sbx.follow import Emit, Watcher, follow
 
 _LOOKUPS = 4
+_REFUSED = range(400, 500)
 _STARTS = 3
 
 
@@ -37,7 +39,7 @@ class Begun:
 
     :param process: what the service says of it.
     :param events: the stream of its start, where it has one.
-    :param attached: it was started by an earlier try, or by a start whose answer was lost.
+    :param attached: it was started by an earlier try, which may have written its input.
     """
 
     process: ProcessSummary
@@ -82,7 +84,8 @@ async def begin(
             notice(f"{error} Looking for it by its key.")
             process = await _look_for(client, sandbox_id, key)
             if process is not None:
-                yield Begun(process, attached=True)
+                # This try's own: nobody but this try writes its input.
+                yield Begun(process)
                 return
             if params.uses_secrets or start == _STARTS:
                 raise
@@ -153,6 +156,7 @@ async def feed_and_follow(
     *,
     stdin: str | bytes | None,
     until: float | None,
+    watcher: Watcher | None = None,
 ) -> Outcome | None:
     """Write a process's input, close it, and follow its output, all at once.
 
@@ -162,20 +166,20 @@ async def feed_and_follow(
     :param stdin: what to write; None for nothing. Closed either way: a command that reads on finds
         the end, and does not wait for ever.
     :param until: when to leave it to others, in seconds since 1970; not before all is written.
+    :param watcher: is told of each stream that is read.
     :return: how it ended, or None where `until` came first.
     :raises ServiceError: going on is pointless.
     """
-    if begun.attached:
-        # Whoever started it has written its input.
-        return await follow(client, sandbox_id, machine, emit, events=begun.events, until=until)
-    writing = asyncio.create_task(write_input(client, sandbox_id, begun.process.id, stdin))
+    writing = asyncio.create_task(
+        write_input(client, sandbox_id, begun.process.id, stdin, again=begun.attached)
+    )
     following = asyncio.create_task(
-        follow(client, sandbox_id, machine, emit, events=begun.events, until=until)
+        follow(client, sandbox_id, machine, emit, events=begun.events, until=until, watcher=watcher)
     )
     try:
         await asyncio.wait((writing, following), return_when=asyncio.FIRST_EXCEPTION)
-        if writing.done() and writing.exception() is not None and not following.done():
-            # It would wait for its input for ever.
+        if writing.done() and writing.exception() is not None and not _has_ended(following):
+            # It would wait for its input for ever, here or once it is left to others.
             following.cancel()
             await client.converse(sandbox_id, terminate(begun.process.id, grace_seconds=0))
             await writing
@@ -190,21 +194,35 @@ async def feed_and_follow(
                 await task
 
 
+def _has_ended(following: asyncio.Task[Outcome | None]) -> bool:
+    """Whether the following came to an end of its own, and not just to its `until`."""
+    return following.done() and (following.exception() is not None or following.result() is not None)
+
+
 async def write_input(
-    client: AsyncSandboxClient, sandbox_id: str, process_id: str, data: str | bytes | None
+    client: AsyncSandboxClient,
+    sandbox_id: str,
+    process_id: str,
+    data: str | bytes | None,
+    *,
+    again: bool = False,
 ) -> None:
     """Write a process's input and close it; one that ended without reading all of it is no error.
 
+    :param again: an earlier try may have written it, or was lost before it could. It went out with its
+        end in one request, so that an input that is closed already was written, and is refused.
     :raises OutcomeUnknownError: it is not known whether the data arrived, and it must not be sent again.
     """
     call = calls.write_stdin(process_id, data, eof=True)
-    with suppress(ProcessExitedError):  # it ended without reading all of its input, as `head` does
+    # It may have ended without reading all of its input, as `head` does.
+    with suppress(ProcessExitedError):
         try:
             await client.send(call, sandbox_id)
         except ServiceError as error:
             if is_outcome_unknown(call, error):
                 raise OutcomeUnknownError(call.what, error) from error
-            raise
+            if not (again and isinstance(error, ResponseError) and error.status_code in _REFUSED):
+                raise
 
 
 def new_machine(
@@ -215,13 +233,17 @@ def new_machine(
     poll_interval: float,
     output_bytes: int,
     log_bytes: int,
+    step_us: int,
+    started_at: int | None = None,
 ) -> Following:
-    """Return the state of a wait that begins."""
+    """Return the state of a wait that begins; see `Following` for the parameters."""
     options: dict[str, Any] = {
         "strategy": WaitStrategy(wait_strategy),
         "policy": client.policy,
         "poll_seconds": poll_interval,
         "output_bytes": output_bytes,
         "log_bytes": log_bytes,
+        "step_us": step_us,
+        "started_at": started_at,
     }
     return Following(process_id, **options)

@@ -6,16 +6,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+from airflow.providers.common.compat.sdk import XComArg
 
-from airflow_provider_sbx.api.errors import InvalidParameterError, NotFoundError, SandboxError
+from airflow_provider_sbx.api import calls
+from airflow_provider_sbx.api.errors import (
+    InvalidParameterError,
+    NotFoundError,
+    SandboxError,
+    ServiceError,
+)
 from airflow_provider_sbx.api.models import Sandbox, SandboxSpec
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.validation import sandbox_spec
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
+from airflow_provider_sbx.links.sandbox import LinkedToSandbox
 from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.command import check_if_known, is_known
 from airflow_provider_sbx.operators.ending import task_failures
@@ -57,7 +64,7 @@ _OPTIONS = tuple(SandboxSpec.model_fields)
 _COLLECTIONS = ("exposed_ports", "mounts", "allow_out", "deny_out", "secrets", "one_password")
 
 
-class SandboxCreateOperator(BaseOperator):
+class SandboxCreateOperator(LinkedToSandbox):
     """Make a sandbox for the tasks after it; its result is the sandbox's id.
 
     So `sandbox_id=create.output` names it to them. `sandbox_id`, `session_url` (the page for
@@ -192,7 +199,7 @@ class SandboxCreateOperator(BaseOperator):
 
     def _left_over(self, hook: SandboxHook, attempt: Attempt) -> Sandbox | None:
         """Return the sandbox that a try made whose worker was lost."""
-        left = attempt.left_over()
+        left = attempt.left_over
         if left is None:
             return None
         try:
@@ -208,9 +215,9 @@ class SandboxCreateOperator(BaseOperator):
         if not self.do_xcom_push:
             return
         runtime_url = sandbox.runtime.base_url if sandbox.runtime else None
-        told = {"sandbox_id": sandbox.id, "session_url": sandbox.session_url, "runtime_url": runtime_url}
-        for key, value in told.items():
+        for key, value in {"sandbox_id": sandbox.id, "runtime_url": runtime_url}.items():
             context["ti"].xcom_push(key=key, value=value)
+        self.show_page(context, sandbox.page)
 
     def on_kill(self) -> None:
         """Stop what was made: a setup that was killed has no teardown.
@@ -224,7 +231,7 @@ class SandboxCreateOperator(BaseOperator):
                 stop_if_possible(client, self._made, self.log)
 
 
-class SandboxStopOperator(BaseOperator):
+class SandboxStopOperator(LinkedToSandbox):
     """Stop a sandbox, and all that runs in it.
 
     One that is gone already, stopped or at the end of its time, is as good as stopped: the task
@@ -249,7 +256,10 @@ class SandboxStopOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """Stop the sandbox."""
         with task_failures(), SandboxHook(self.sbx_conn_id) as hook:
-            stop_if_there(hook, _check_id(self.sandbox_id), self.log)
+            sandbox_id = _check_id(self.sandbox_id)
+            with suppress(ServiceError):  # whoever looks at the task wants its page; the stop matters more
+                self.show_page(context, hook.send(calls.get_sandbox(sandbox_id), retry=False).page)
+            stop_if_there(hook, sandbox_id, self.log)
 
 
 def _check_id(value: object) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
-
-from airflow.providers.common.compat.sdk import BaseOperator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_sbx.api.conversations import terminate
 from airflow_provider_sbx.api.errors import (
@@ -16,6 +14,7 @@ from airflow_provider_sbx.api.errors import (
 )
 from airflow_provider_sbx.api.validation import check_seconds, check_signal
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
+from airflow_provider_sbx.links.sandbox import LinkedToSandbox
 from airflow_provider_sbx.operators.command import check_if_known
 from airflow_provider_sbx.operators.ending import task_failures
 from airflow_provider_sbx.operators.target import Started, Templated, check_target, sandbox_of, target_of
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class SandboxSignalOperator(BaseOperator):
+class SandboxSignalOperator(LinkedToSandbox):
     """Send a signal to a process that another task started, or make sure that it ends.
 
     A process that has ended already, or whose sandbox was stopped, needs no signal: the task
@@ -53,6 +52,7 @@ class SandboxSignalOperator(BaseOperator):
         "signal",
         "kill_grace",
     )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"process": "json"}
     ui_color = "#e3f0ec"
 
     def __init__(
@@ -85,6 +85,7 @@ class SandboxSignalOperator(BaseOperator):
             grace = check_seconds("kill_grace", self.kill_grace)
             sandbox_id = sandbox_of(named, hook.settings.sandbox_id)
             status = self._send(hook, sandbox_id, process_id, signal, grace)
+            self.show_page(context, hook.get_conn().page_of(sandbox_id))
         return {"sandbox_id": sandbox_id, "process_id": process_id, "status": status}
 
     def _send(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowNotFoundException,
+    AirflowSkipException,
     AirflowTaskTimeout,
-    BaseOperator,
 )
 
 from airflow_provider_sbx.api.conversations import terminate
@@ -28,6 +28,7 @@ from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.api.validation import check_exit_codes, check_text, sandbox_spec
 from airflow_provider_sbx.compat import TaskDeferralError, TaskDeferralTimeout
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
+from airflow_provider_sbx.links.sandbox import LinkedToSandbox
 from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.ending import as_task_failure, raise_unless_success, result_of
 from airflow_provider_sbx.operators.resuming import error_of, fetched
@@ -54,7 +55,7 @@ _OVERDUE_SECONDS = 15.0
 _DEFERRAL_SPARE_SECONDS = 120.0
 
 
-class SandboxTask(BaseOperator):
+class SandboxTask(LinkedToSandbox):
     """The life of a task with a process. Operators add the parameters and their checks."""
 
     sandbox_id: Templated
@@ -85,6 +86,10 @@ class SandboxTask(BaseOperator):
     def _options(self, *, deferrable: bool) -> Options:
         """Return how to wait."""
 
+    @abstractmethod
+    def _hide_values(self) -> None:
+        """Tell Airflow's masker which values must not stand in the log."""
+
     @property
     @abstractmethod
     def _grace(self) -> float:
@@ -95,6 +100,7 @@ class SandboxTask(BaseOperator):
         return self._execute(context, deferrable=self.deferrable)
 
     def _execute(self, context: Context, *, deferrable: bool) -> Any:
+        self._hide_values()
         attempt = Attempt(context)
         deadline = None
         time_left = None
@@ -137,15 +143,15 @@ class SandboxTask(BaseOperator):
             case Ended():
                 return self._finish(attempt, end.sandbox_id, end.process_id, end.outcome)
             case Started():
-                attempt.remember(end.sandbox_id, end.process_id, finished=True)
                 return {"sandbox_id": end.sandbox_id, "process_id": end.process_id}
             case Overdue():
                 return self._overdue(attempt, end.sandbox_id, end.process_id, end.how)
             case HandOver():
-                return self._defer(end, options, deadline)
+                return self._defer(attempt, end, options, deadline)
 
-    def _teller(self, context: Context) -> Callable[[str, str | None], None]:
-        def tell(sandbox_id: str, process_id: str | None) -> None:
+    def _teller(self, context: Context) -> Callable[[str, str | None, str | None], None]:
+        def tell(sandbox_id: str, process_id: str | None, page: str | None) -> None:
+            self.show_page(context, page)
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="sandbox_id", value=sandbox_id)
                 if process_id is not None:
@@ -153,7 +159,7 @@ class SandboxTask(BaseOperator):
 
         return tell
 
-    def _defer(self, end: HandOver, options: Options, deadline: float | None) -> NoReturn:
+    def _defer(self, attempt: Attempt, end: HandOver, options: Options, deadline: float | None) -> NoReturn:
         now = time.time()
         trigger = SandboxProcessTrigger(
             sandbox_id=end.sandbox_id,
@@ -175,20 +181,36 @@ class SandboxTask(BaseOperator):
         self.defer(
             trigger=trigger,
             method_name="execute_complete",
-            kwargs={"owns_sandbox": end.owns_sandbox, "attached": end.attached},
+            kwargs={
+                "owns_sandbox": end.owns_sandbox,
+                "attached": end.attached,
+                "try_number": attempt.try_number,
+            },
             timeout=timedelta(seconds=max(1.0, deadline - now) + spare) if deadline is not None else None,
         )
 
     def execute_complete(
-        self, context: Context, event: Any = None, *, owns_sandbox: bool = False, attached: bool = False
+        self,
+        context: Context,
+        event: Any = None,
+        *,
+        owns_sandbox: bool = False,
+        attached: bool = False,
+        try_number: int | None = None,
     ) -> Any:
         """Take the end that the trigger saw, and end as `execute` would have.
 
         :param event: a `ProcessEvent`, as JSON.
         :param owns_sandbox: the sandbox was made for this task.
         :param attached: the process was found, not started, by this try.
+        :param try_number: the try that waited.
         """
+        self._hide_values()
         attempt = Attempt(context)
+        if try_number not in (None, attempt.try_number):
+            # Before 3.1.1, Airflow resumes a retry with what the failed try waited for (its API leaves
+            # `next_method` as it was): no command would be run any more, and each retry would fail.
+            return self._execute(context, deferrable=self.deferrable)
         try:
             end = ProcessEvent.read(event)
         except SandboxError:
@@ -205,6 +227,8 @@ class SandboxTask(BaseOperator):
                 if end.status is None or end.deadline_passed:
                     self._overdue(attempt, end.sandbox_id, end.process_id, end.error or "")
                 outcome = fetched(hook, end, end.status, output_bytes=self.max_output_bytes, log=self.log)
+                if owns_sandbox:
+                    attempt.remember(end.sandbox_id, end.process_id, owns_sandbox=True, outcome=outcome)
                 return self._finish(attempt, end.sandbox_id, end.process_id, outcome)
             finally:
                 if owns_sandbox:
@@ -218,9 +242,23 @@ class SandboxTask(BaseOperator):
         )
 
     def _finish(self, attempt: Attempt, sandbox_id: str, process_id: str, outcome: Outcome) -> Any:
-        attempt.remember(sandbox_id, process_id, finished=True)
         code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
         self.log.info("Process %s: %s%s.", process_id, outcome.status.value, code)
+        is_taken = False
+        try:
+            value = self._value(sandbox_id, process_id, outcome)
+            is_taken = True
+        except AirflowSkipException:
+            is_taken = True
+            raise
+        finally:
+            # A success is left for the next try to find: this one may yet be lost before Airflow knows.
+            if not is_taken:
+                attempt.remember(sandbox_id, process_id, finished=True)
+        return value
+
+    def _value(self, sandbox_id: str, process_id: str, outcome: Outcome) -> Any:
+        """Return what the task returns, or raise what it fails with."""
         raise_unless_success(
             sandbox_id,
             process_id,

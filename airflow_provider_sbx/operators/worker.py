@@ -25,9 +25,10 @@ from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, Pr
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.client import AsyncSandboxClient
-from airflow_provider_sbx.compat import task_logger
+from airflow_provider_sbx.compat import task_logger, worker_stats
 from airflow_provider_sbx.follow import end_overdue
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
+from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.running import (
     Begun,
@@ -36,7 +37,7 @@ from airflow_provider_sbx.operators.running import (
     new_machine,
     write_input,
 )
-from airflow_provider_sbx.tasklog import emitter, log_time
+from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter, log_time
 
 WORKER_GRACE_SECONDS = 2.0
 """Longest time between TERM and KILL in a worker that is being ended, in seconds.
@@ -47,6 +48,7 @@ then the process must be known to have ended.
 
 _KILL_POLICY = RetryPolicy(patience_seconds=1.0)
 _SPARE_MINUTES = 5
+_ENDED_FOR_US = (ProcessStatus.KILLED, ProcessStatus.TIMED_OUT)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class WorkerRun:
     :param options: how to wait.
     :param deadline: when the process's time is up, in seconds since 1970; None for never.
     :param log: the task's logger.
-    :param tell: called with the sandbox's and the process's id as soon as each is known.
+    :param tell: called with the sandbox's and the process's id and the sandbox's page, as soon as each
+        is known.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class WorkerRun:
         *,
         deadline: float | None,
         log: Any,
-        tell: Callable[[str, str | None], None],
+        tell: Callable[[str, str | None, str | None], None],
     ) -> None:
         self._hook = hook
         self._attempt = attempt
@@ -133,7 +136,8 @@ class WorkerRun:
         self._deadline = deadline
         self._log = log
         self._tell = tell
-        self._emit = emitter(task_logger(log))
+        self._meter = Meter(worker_stats())
+        self._emit = self._meter.counting(emitter(task_logger(log)))
         self.was_killed = False
         """`kill` was called, so that however the process ends is not the task's result."""
         self._sandbox_id: str | None = None
@@ -155,6 +159,8 @@ class WorkerRun:
             request_timeout_seconds=settings.request_timeout_seconds,
             policy=settings.policy,
         )
+        if (taken := self._taken_over()) is not None:
+            return taken
         async with client:
             if spec is not None:
                 await self._own_sandbox(client, spec)
@@ -179,6 +185,10 @@ class WorkerRun:
                 await self._end_unwatched(client)
                 raise
             if not isinstance(ended, HandOver):
+                if isinstance(ended, Ended) and self._owns_sandbox:
+                    self._attempt.remember(
+                        ended.sandbox_id, ended.process_id, owns_sandbox=True, outcome=ended.outcome
+                    )
                 await self._stop_own_sandbox(client)
             return ended
 
@@ -189,7 +199,7 @@ class WorkerRun:
             if not (isinstance(ended, Ended) and ended.outcome.status is ProcessStatus.KILLED):
                 return ended
             self._log.info("Process %s was ended with the try before: starting anew.", left.id)
-        self._starting = True
+        self._starting, asked = True, time.monotonic()
         async with begin(
             client,
             sandbox_id,
@@ -199,14 +209,18 @@ class WorkerRun:
             streaming=self._options.wait_strategy == "stream" and self._options.wait_for_completion,
             notice=self._log.warning,
         ) as begun:
+            if not begun.attached:
+                self._meter.started(time.monotonic() - asked)
             return await self._wait(client, sandbox_id, begun)
 
     async def _wait(self, client: AsyncSandboxClient, sandbox_id: str, begun: Begun) -> End:
         process, options = begun.process, self._options
         self._process_id = process.id
         self._attempt.remember(sandbox_id, process.id, owns_sandbox=self._owns_sandbox)
-        self._tell(sandbox_id, process.id)
+        page = client.page_of(sandbox_id)
+        self._tell(sandbox_id, process.id, page)
         if begun.attached:
+            self._meter.attached()
             self._log.info("Found process %s in sandbox %s: following it.", process.id, sandbox_id)
         else:
             # Under the sandbox's own time, so that it stands before the output and not amid it.
@@ -216,8 +230,8 @@ class WorkerRun:
                 timestamp=log_time(int(began * 1000)),
             )
         if not options.wait_for_completion:
-            if options.stdin is not None and not begun.attached:
-                await write_input(client, sandbox_id, process.id, options.stdin)
+            if options.stdin is not None:
+                await write_input(client, sandbox_id, process.id, options.stdin, again=begun.attached)
             return Started(sandbox_id, process.id)
         machine = new_machine(
             process.id,
@@ -226,32 +240,56 @@ class WorkerRun:
             poll_interval=options.poll_interval,
             output_bytes=options.output_bytes,
             log_bytes=options.log_bytes,
+            # What may be followed on elsewhere, or by this try anew, must be stamped as there.
+            step_us=1 if options.defer_after is None else MERGED_STEP_US,
+            started_at=process.started_at,
         )
         leave_at = self._deadline
         if options.defer_after is not None:
             leave_at = min(time.time() + options.defer_after, self._deadline or math.inf)
-        outcome = await feed_and_follow(
-            client,
-            sandbox_id,
-            begun,
-            machine,
-            self._emit,
-            stdin=options.stdin,
-            until=leave_at,
-        )
+        began = time.monotonic()
+        try:
+            with span("sbx.wait", sandbox_id=sandbox_id, process_id=process.id):
+                outcome = await feed_and_follow(
+                    client,
+                    sandbox_id,
+                    begun,
+                    machine,
+                    self._emit,
+                    stdin=options.stdin,
+                    until=leave_at,
+                    watcher=self._meter,
+                )
+        finally:
+            self._meter.report()
+        if page is None and (page := client.page_of(sandbox_id)) is not None:
+            # A start with secrets needs no access to the sandbox, and so told nothing of its page.
+            self._tell(sandbox_id, process.id, page)
         if outcome is not None:
+            self._meter.ended(outcome.status.value, time.monotonic() - began)
             return Ended(sandbox_id, process.id, outcome)
         if options.defer_after is not None:
             return HandOver(sandbox_id, process.id, machine.state(), self._owns_sandbox, begun.attached)
+        self._meter.ended("overdue", time.monotonic() - began)
         self._log.warning("Process %s has used up its time: ending it.", process.id)
         how = await end_overdue(client, sandbox_id, machine, self._emit, grace_seconds=options.kill_grace)
         return Overdue(sandbox_id, process.id, how)
 
     # --- sandboxes and earlier tries ---------------------------------------------------------
 
+    def _taken_over(self) -> Ended | None:
+        """Return the end that a lost try saw, where the sandbox it made was stopped since."""
+        left = self._attempt.left_over
+        if left is None or left.outcome is None or left.outcome.status in _ENDED_FOR_US:
+            return None
+        self._log.info(
+            "Process %s ended in try %d, whose log has its output.", left.process_id, left.try_number
+        )
+        return Ended(left.sandbox_id, left.process_id or "", left.outcome)
+
     async def _own_sandbox(self, client: AsyncSandboxClient, spec: SandboxSpec) -> None:
         """Make the task's own sandbox, or go on in the one that a lost try made."""
-        left = self._attempt.left_over()
+        left = self._attempt.left_over
         if left is not None and left.owns_sandbox:
             try:
                 if not (await client.get_sandbox(left.sandbox_id)).status.is_terminal:
@@ -266,7 +304,7 @@ class WorkerRun:
         sandbox = await client.create_sandbox(spec)
         self._sandbox_id, self._owns_sandbox = sandbox.id, True
         self._attempt.remember(sandbox.id, owns_sandbox=True)
-        self._tell(sandbox.id, None)
+        self._tell(sandbox.id, None, sandbox.page)
         self._log.info("Made sandbox %s for this task. %s", sandbox.id, sandbox.session_url or "")
 
     async def _left_over(self, client: AsyncSandboxClient, sandbox_id: str) -> ProcessSummary | None:
@@ -283,12 +321,12 @@ class WorkerRun:
                 process = None
         if process is None:
             process = await self._recorded(client, sandbox_id)
-        if process is None or process.status in (ProcessStatus.KILLED, ProcessStatus.TIMED_OUT):
+        if process is None or process.status in _ENDED_FOR_US:
             return None
         return process
 
     async def _recorded(self, client: AsyncSandboxClient, sandbox_id: str) -> ProcessSummary | None:
-        left = self._attempt.left_over()
+        left = self._attempt.left_over
         if left is None or left.sandbox_id != sandbox_id:
             return None
         if left.process_id is None:

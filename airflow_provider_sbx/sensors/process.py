@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -22,9 +22,11 @@ from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
 from airflow_provider_sbx.api.validation import check_choice, check_count, check_exit_codes
-from airflow_provider_sbx.compat import default_deferrable, task_logger
+from airflow_provider_sbx.compat import default_deferrable, task_logger, worker_stats
 from airflow_provider_sbx.follow import follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook, new_async_client
+from airflow_provider_sbx.links.sandbox import LinkedToSandbox
+from airflow_provider_sbx.metrics import Meter
 from airflow_provider_sbx.operators.ending import raise_unless_success, result_of, task_failures
 from airflow_provider_sbx.operators.resuming import error_of, fetched
 from airflow_provider_sbx.operators.running import new_machine
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 _LEAST_POLL_SECONDS = 1.0
 
 
-class SandboxProcessSensor(BaseSensorOperator):
+class SandboxProcessSensor(LinkedToSandbox, BaseSensorOperator):
     """Wait for a process that was started elsewhere, such as with `wait_for_completion=False`.
 
     It ends as the task of a `SandboxProcessOperator` does: exit code 0 is a success, one in
@@ -77,6 +79,7 @@ class SandboxProcessSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("sbx_conn_id", "process", "sandbox_id", "process_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"process": "json"}
     ui_color = "#e3f0ec"
 
     def __init__(
@@ -152,6 +155,7 @@ class SandboxProcessSensor(BaseSensorOperator):
         if self.do_xcom_push:
             context["ti"].xcom_push(key="sandbox_id", value=sandbox_id)
             context["ti"].xcom_push(key="process_id", value=process_id)
+        self.show_page(context, hook.get_conn().page_of(sandbox_id))
         self.log.info("Process %s in sandbox %s: %s.", process_id, sandbox_id, process.status.value)
         return sandbox_id, process_id, process.status.is_terminal
 
@@ -175,9 +179,17 @@ class SandboxProcessSensor(BaseSensorOperator):
                     poll_interval=self._poll_seconds,
                     output_bytes=self.max_output_bytes,
                     log_bytes=self._log_bytes,
+                    step_us=1,  # nobody follows on from here into another log file
                 )
-            emit = emitter(task_logger(self.log))
-            return await follow(client, sandbox_id, self._machine, emit, until=until)
+            meter, began = Meter(worker_stats()), time.monotonic()
+            emit = meter.counting(emitter(task_logger(self.log)))
+            try:
+                outcome = await follow(client, sandbox_id, self._machine, emit, until=until, watcher=meter)
+            finally:
+                meter.report()
+            if outcome is not None:
+                meter.ended(outcome.status.value, time.monotonic() - began)
+            return outcome
 
     def _defer(self, sandbox_id: str, process_id: str) -> None:
         limits = [float(self.timeout)]

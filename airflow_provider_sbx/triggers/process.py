@@ -30,10 +30,12 @@ from airflow_provider_sbx.compat import (
     task_state,
     tells_triggers_of_kills,
     trigger_kill_seconds,
+    triggerer_stats,
 )
 from airflow_provider_sbx.follow import end_overdue, follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
-from airflow_provider_sbx.tasklog import emitter
+from airflow_provider_sbx.metrics import Meter, span
+from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter
 from airflow_provider_sbx.triggers.checkpoint import Checkpoint
 from airflow_provider_sbx.triggers.event import Failure, ProcessEvent
 
@@ -138,7 +140,8 @@ class SandboxProcessTrigger(BaseTrigger):
     async def _wait(self) -> ProcessEvent:
         try:
             async with SandboxAsyncHook(self.sbx_conn_id) as hook:
-                return await self._follow(hook.client)
+                with span("sbx.wait", sandbox_id=self.sandbox_id, process_id=self.process_id):
+                    return await self._follow(hook.client)
         except (ServiceError, InvalidParameterError, AirflowNotFoundException) as error:
             return ProcessEvent(
                 sandbox_id=self.sandbox_id,
@@ -158,11 +161,10 @@ class SandboxProcessTrigger(BaseTrigger):
             log_bytes=self.max_log_bytes,
             state=await checkpoint.load(time.time()) or self.state,
             # Another triggerer that follows on from `state` logs the same lines under the same stamps.
-            # Airflow merges the two files by the millisecond, and drops a record equal to the one
-            # before: only lines that share none stand next to their likes there.
-            step_us=1000,
+            step_us=MERGED_STEP_US,
         )
-        emit = emitter(task_logger(self.log))
+        meter, began = Meter(triggerer_stats(), is_shared=True), time.monotonic()
+        emit = meter.counting(emitter(task_logger(self.log)))
         checkpoint.begin(machine, time.time())
         try:
             outcome = await follow(
@@ -172,9 +174,12 @@ class SandboxProcessTrigger(BaseTrigger):
                 emit,
                 until=self.deadline,
                 progressed=checkpoint.offer if self.checkpoints else None,
+                watcher=meter,
             )
         finally:
             checkpoint.stop()
+            meter.report()
+        meter.ended(outcome.status.value if outcome else "overdue", time.monotonic() - began)
         if outcome is not None:
             return ProcessEvent.of(self.sandbox_id, self.process_id, outcome)
         self.log.warning("Process %s has used up its time: ending it.", self.process_id)

@@ -85,3 +85,60 @@ def test_a_background_server_is_used_ended_and_checked(airflow: Any) -> None:
     assert airflow.xcom("sandbox_background_server", run_id, "web.use")["stdout"] == "200\n" * 3
     end = airflow.xcom("sandbox_background_server", run_id, "web.check")
     assert (end["stdout"], end["exit_code"]) == ("serving\nserved\n", 0)
+
+
+def asset_events(airflow: Any, run_id: str) -> list[dict[str, Any]]:
+    """Return the asset events of a run, the newest first."""
+    params = {"source_run_id": run_id, "order_by": "-timestamp"}
+    events: list[dict[str, Any]] = airflow.request("GET", "/assets/events", params=params)["asset_events"]
+    return events
+
+
+def test_a_deferred_job_tells_in_its_own_assets_event_what_it_found(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_asset_extra")
+    assert state == "success"
+    (event,) = asset_events(airflow, run_id)
+    process_id = airflow.xcom("sandbox_asset_extra", run_id, "export_sales", "process_id")
+    assert event["extra"] == {"rows": 2, "process_id": process_id}
+
+
+def test_a_file_goes_in_by_stdin_and_another_comes_back_by_stdout(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_files")
+    assert state == "success"
+    assert airflow.xcom("sandbox_files", run_id, "total") == 42
+
+
+def test_an_assets_event_tells_what_a_job_wrote_and_starts_the_dag_that_waits_for_it(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_asset_producer")
+    assert state == "success"
+    events = airflow.request("GET", "/assets/events", params={"source_dag_id": "sandbox_asset_producer"})
+    extras = {event["source_task_id"]: event["extra"] for event in events["asset_events"]}
+    assert (extras["extract"], extras["publish"]) == ({}, {"rows": 42})
+
+    def consumed() -> str | None:
+        runs = airflow.request("GET", "/dags/sandbox_asset_consumer/dagRuns")["dag_runs"]
+        return runs[0]["dag_run_id"] if runs else None
+
+    run_id = airflow.wait_for(consumed, 60, "a run that the asset's event started")
+    assert airflow.wait_for_run("sandbox_asset_consumer", run_id, timeout=120) == "success"
+    assert airflow.xcom("sandbox_asset_consumer", run_id, "mail")["stdout"] == "42 rows\n"
+
+
+def test_functions_run_in_sandboxes_and_pass_each_other_their_results(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_taskflow")
+    assert state == "success"
+    trees = airflow.xcom("sandbox_taskflow", run_id, "trees")
+    assert len(set(trees)) == 4
+    measured = [airflow.xcom("sandbox_taskflow", run_id, "measure", map_index=n) for n in range(4)]
+    assert [one["tree"] for one in measured] == trees
+    assert airflow.xcom("sandbox_taskflow", run_id, "longest") == max(trees, key=len)
+    assert "4 trees of the north" in airflow.task_log_text("sandbox_taskflow", run_id, "trees", 1)
+
+
+def test_functions_return_the_commands_to_run(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_taskflow_command")
+    assert state == "success"
+    outputs = [
+        airflow.xcom("sandbox_taskflow_command", run_id, "export", map_index=n)["stdout"] for n in (0, 1)
+    ]
+    assert outputs == [f"{name},2026-11-24,1\n{name},2026-11-24,2\n" for name in ("orders", "customers")]

@@ -15,8 +15,20 @@ import pytest
 
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from dev.cluster import Cluster
+from dev.processes import ServiceError
+from dev.services import program
 
 DAGS = Path(__file__).parent / "dags"
+KINDS = 9
+"""Of tasks in the DAG."""
+
+
+def pytest_sessionstart() -> None:
+    try:
+        for name in ("initdb", "redis-server"):
+            program(name)
+    except ServiceError as error:
+        pytest.exit(str(error), returncode=1)
 
 
 class Told(socketserver.ThreadingTCPServer):
@@ -76,7 +88,7 @@ def cluster(
         DAGS,
         env={
             "AIRFLOW_CONN_SBX_DEFAULT": sbx_local.connection,
-            "SOAK_EACH": str(max(1, tasks // 6)),
+            "SOAK_EACH": str(max(1, tasks // KINDS)),
             "SOAK_COUNTER_PORT": str(told.port),
             "SOAK_SANDBOX": shared_sandbox,
         },

@@ -18,6 +18,7 @@ API_KEY = "hb_secret_key_123"
 CONTROL = "https://control.test"
 OWN_HOST = "https://sb-1.region.test"
 SHARED_HOST = "https://region.test/sandbox/sb-1"
+PAGE = "https://app.test/sb-1"
 T0_MS = 1_700_000_000_000
 
 
@@ -54,7 +55,7 @@ def sandbox_body(token: str = "token-1", *, lasts_seconds: float = 3600.0, **cha
         "runtime": {"transport": "regional_proxy", "host": "sb-1.region.test", "baseUrl": OWN_HOST},
         "token": token,
         "tokenExpiresAt": ends.isoformat(),
-        "sessionUrl": "https://app.test/sb-1",
+        "sessionUrl": PAGE,
     } | changes
 
 

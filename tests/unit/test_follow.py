@@ -312,3 +312,24 @@ async def test_last_words_that_can_not_be_had_are_no_error(service):
         how = await end_overdue(client, SANDBOX, machine(), lambda _: None, grace_seconds=1)
 
     assert "had already ended" in how
+
+
+async def test_the_beginning_of_a_line_is_not_shown_amid_the_lines_before_it(service, monkeypatch):
+    """Whoever logs slowly must not take that for a pause of the process."""
+    monkeypatch.setattr(module, "_TICK_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_sbx.api.transcript._TICK_SECONDS", 0.0)
+    clock = [1_700_000_000.0]
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(time=lambda: clock[0]))
+    many = "".join(f"{n}\n" for n in range(1000))
+    pieces = [sse_output(1, "be"), sse_output(2, f"gin\n{many}ha"), sse_output(3, "lf\n")]
+    service.queue(*STREAM, event_stream(*pieces, done(last_seq=3)))
+    entries = []
+
+    def emit(batch):
+        entries.extend(batch)
+        clock[0] += 5.0
+
+    async with client_of(service) as client:
+        await follow(client, SANDBOX, machine(), emit)
+
+    assert lines_of(entries) == ["begin", *map(str, range(1000)), "half"]

@@ -68,6 +68,8 @@ PUBLIC = [
     ("operators.sandbox", "SandboxCreateOperator"),
     ("operators.sandbox", "SandboxStopOperator"),
     ("operators.sandbox_group", "sandbox_group"),
+    ("decorators.process", "sandbox_task"),
+    ("decorators.process", "sandbox_command_task"),
     ("sensors.process", "SandboxProcessSensor"),
     ("triggers.process", "SandboxProcessTrigger"),
     ("client", "SandboxClient"),

@@ -1,5 +1,6 @@
 from datetime import UTC, datetime
 
+from airflow_provider_sbx.api.frames import MARK
 from airflow_provider_sbx.api.output import LineAssembler
 from airflow_provider_sbx.api.steps import Notice
 from airflow_provider_sbx.tasklog import emitter
@@ -48,6 +49,12 @@ def test_a_line_is_logged_as_it_is_whatever_it_holds():
     ((_, text, _),) = logged(*lines(output(1, "100%s {x} %(y)s\n")))
 
     assert text == "100%s {x} %(y)s"
+
+
+def test_what_a_process_says_to_its_task_is_not_logged():
+    records = logged(*lines(output(1, f"a\nhalf{MARK}1/2:x\n{MARK}2/2:y\nb\n")))
+
+    assert [text for _, text, _ in records] == ["a", "half", "b"]
 
 
 def test_a_notice_has_its_level_and_no_time_of_the_sandbox():

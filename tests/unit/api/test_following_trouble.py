@@ -296,6 +296,42 @@ def test_a_duplicate_that_can_not_be_read_loses_nothing():
     assert following.next_seq == 3
 
 
+def killed(**changes):
+    following = machine()
+    following.opened(T0)
+    following.event(done(status="killed", exit_code=137, last_seq=0, **changes), T0)
+    return following
+
+
+def test_a_process_that_was_killed_with_its_sandbox_says_so():
+    following = killed()
+    assert following.step(T0) == AskSandbox()
+
+    following.answered(
+        Sandbox.model_validate({"id": "sb-1", "status": "closed", "closeReason": "timeout"}), T0
+    )
+
+    assert following.step(T0).outcome.error == "its sandbox sb-1 is closed (timeout)"
+
+
+def test_a_process_that_was_killed_alone_has_no_other_cause_named():
+    following = killed()
+    following.answered(ACTIVE, T0)
+
+    assert following.step(T0).outcome.error is None
+
+
+def test_a_cause_that_can_not_be_asked_for_keeps_no_end_back():
+    following = killed()
+
+    assert following.failed(CUT, T0) == []
+    assert following.step(T0).outcome.status == "killed"
+
+
+def test_a_cause_that_the_service_names_is_not_asked_for():
+    assert killed(error="out of memory").step(T0).outcome.error == "out of memory"
+
+
 # --- output that is no longer kept (410) -----------------------------------------------------
 
 
@@ -343,10 +379,17 @@ def test_output_that_is_gone_is_named_exactly_and_the_rest_is_read(read, first_k
 
 def test_an_expiry_within_the_stream_is_searched_as_well():
     following = machine()
+    expiry = Failed(error="gone", code="replay_window_expired")
     following.opened(T0)
-    following.event(Failed(error="gone", code="replay_window_expired"), T0)
+    assert following.event(expiry, T0) == []
+    assert not following.reads_on
+    following.stream_ended(T0)
+    assert following.step(T0 + 1) == OpenStream(1)  # it may be there for one who comes anew
 
-    assert following.step(T0) == OpenStream(2)
+    following.opened(T0 + 1)
+    following.event(expiry, T0 + 1)
+
+    assert following.step(T0 + 1) == OpenStream(2)
 
 
 def test_a_service_that_keeps_nothing_is_not_asked_without_end():
@@ -401,9 +444,9 @@ def test_polling_looks_at_its_interval_and_fetches_the_result_once():
             case AskStatus() if at < T0 + 60:
                 return following.answered(summary(), at)
             case AskStatus():
-                return following.answered(summary(status="killed"), at)
+                return following.answered(summary(status="exited"), at)
             case AskWait():
-                return following.answered(result(status="killed", exit_code=None), at)
+                return following.answered(result(status="exited", exit_code=3), at)
 
     steps, at = [], T0
     while not hasattr(step := following.step(at), "outcome"):
@@ -416,7 +459,7 @@ def test_polling_looks_at_its_interval_and_fetches_the_result_once():
 
     assert steps.count(AskStatus()) in range(6, 9)
     assert steps[-1] == AskWait(1.0)
-    assert step.outcome.status == "killed"
+    assert step.outcome.exit_code == 3
 
 
 def test_a_status_that_is_not_known_is_no_end():

@@ -127,19 +127,22 @@ def test_secrets_vault_and_one_password_need_the_control_plane_and_plain_env_doe
 def test_a_variable_may_come_from_one_source_only(first):
     one_password = {"token": "t", "vault": "v", "fields": {"A": {"item": "i", "field": "f"}}}
 
-    with pytest.raises(ValidationError, match="A would come from two"):
+    with pytest.raises(ValidationError, match="A would come from both"):
         ProcessParameters(command="x", one_password=one_password, **{first: {"A": "n"}})
-    with pytest.raises(ValidationError, match="A would come from two"):
+    with pytest.raises(ValidationError, match="A would come from both"):
         ProcessParameters(command="x", env={"A": "1"}, secrets={"A": "n"})
 
 
 def test_more_secrets_than_the_service_takes_are_refused():
     names = {f"V{i}": "n" for i in range(MAX_SECRETS + 1)}
 
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match="33 variables would come from stored secrets"):
         ProcessParameters(command="x", secrets=names)
     names.popitem()
     assert len(ProcessParameters(command="x", secrets=names).secrets) == MAX_SECRETS
+    one_password = {"token": "t", "vault": "v", "fields": {"A": {"item": "i", "field": "f"}}}
+    with pytest.raises(ValidationError, match="33 variables would come from stored secrets"):
+        ProcessParameters(command="x", secrets=names, one_password=one_password)
 
 
 @pytest.mark.parametrize("version", [0, -1, "newest"])

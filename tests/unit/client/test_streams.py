@@ -227,3 +227,13 @@ async def test_a_break_after_the_start_is_no_doubt_about_the_start_on_a_loop(ser
     async with AsyncSandboxClient(API_KEY, CONTROL, transport=transport) as client:
         with pytest.raises(errors.TransportError):
             await start_and_read(client)
+
+
+def test_what_breaks_after_a_start_is_not_called_a_start(twin, service):
+    service.queue("POST", P, event_stream(STARTED, CUT))
+
+    with (
+        pytest.raises(errors.TransportError, match=f"follow process {PROCESS}"),
+        twin.reading("start_streaming", SANDBOX, params()) as (_, events),
+    ):
+        list(events)

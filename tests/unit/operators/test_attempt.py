@@ -72,7 +72,7 @@ def test_the_label_names_the_task_instance_for_people(attempt):
 def test_an_unfinished_try_is_left_for_the_next(attempt):
     attempt(1).remember("sb-1", "p-1", owns_sandbox=True)
 
-    left = attempt(2).left_over()
+    left = attempt(2).left_over
 
     assert (left.sandbox_id, left.process_id, left.owns_sandbox) == ("sb-1", "p-1", True)
 
@@ -80,33 +80,42 @@ def test_an_unfinished_try_is_left_for_the_next(attempt):
 def test_a_sandbox_is_left_before_its_process_is_known(attempt):
     attempt(1).remember("sb-1", owns_sandbox=True)
 
-    assert attempt(2).left_over().process_id is None
+    assert attempt(2).left_over.process_id is None
 
 
 def test_a_finished_try_leaves_nothing(attempt):
     attempt(1).remember("sb-1", "p-1", finished=True)
 
-    assert attempt(2).left_over() is None
+    assert attempt(2).left_over is None
 
 
 def test_a_task_that_a_person_cleared_begins_anew(attempt):
     attempt(1, max_tries=1).remember("sb-1", "p-1")
 
-    assert attempt(2, max_tries=1).left_over() is not None
-    assert attempt(2, max_tries=2).left_over() is None
+    assert attempt(2, max_tries=1).left_over is not None
+    assert attempt(2, max_tries=2).left_over is None
 
 
 @pytest.mark.parametrize("try_number", [2, 3, 4])
 def test_what_a_try_left_stays_for_the_next_that_leaves_word(attempt, try_number):
     attempt(1).remember("sb-1", "p-1")
 
-    assert attempt(try_number).left_over().process_id == "p-1"
+    assert attempt(try_number).left_over.process_id == "p-1"
 
 
-def test_what_this_try_left_itself_is_not_an_earlier_ones(attempt):
+def test_a_try_that_airflow_runs_anew_goes_on_with_what_it_left_itself(attempt):
     attempt(1).remember("sb-1", "p-1")
 
-    assert attempt(1).left_over() is None
+    assert attempt(1).left_over.process_id == "p-1"
+
+
+def test_what_a_try_leaves_while_it_runs_is_not_left_over(attempt):
+    running = attempt(1)
+    assert running.left_over is None
+
+    running.remember("sb-1", "p-1")
+
+    assert running.left_over is None
 
 
 @pytest.mark.parametrize("odd", [None, {}, "x", {"try_number": 1}, {"try_number": "x", "sandbox_id": "s"}])
@@ -115,7 +124,7 @@ def test_what_can_not_be_read_in_the_store_is_nothing(attempt, store, odd):
     for key in store:
         store[key] = odd
 
-    assert attempt(2).left_over() is None
+    assert attempt(2).left_over is None
 
 
 def test_a_later_version_may_store_more(attempt, store):
@@ -123,12 +132,12 @@ def test_a_later_version_may_store_more(attempt, store):
     for record in store.values():
         record["brand_new"] = True
 
-    assert attempt(2).left_over().process_id == "p-1"
+    assert attempt(2).left_over.process_id == "p-1"
 
 
 def test_without_a_store_nothing_is_left_and_nothing_breaks(attempt):
     attempt(1, with_store=False).remember("sb-1", "p-1")
 
-    assert attempt(2, with_store=False).left_over() is None
+    assert attempt(2, with_store=False).left_over is None
     assert not attempt(2, with_store=False).has_store
     assert attempt(2).has_store

@@ -11,6 +11,7 @@ from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.compat import TaskDeferralError
 from airflow_provider_sbx.operators.process import SandboxProcessOperator
 from tests.unit.builders import (
+    PAGE,
     PROCESS,
     SANDBOX,
     T0_MS,
@@ -67,13 +68,13 @@ def test_a_process_that_goes_on_is_handed_to_the_triggerer_with_what_was_read_of
     deferred = defer(network, context, wait_strategy="stream", kill_grace=3, max_log_bytes=5000)
 
     assert deferred.method_name == "execute_complete"
-    assert deferred.kwargs == {"owns_sandbox": False, "attached": False}
+    assert deferred.kwargs == {"owns_sandbox": False, "attached": False, "try_number": 1}
     trigger = deferred.trigger
     assert (trigger.sandbox_id, trigger.process_id) == (SANDBOX, PROCESS)
     assert (trigger.wait_strategy, trigger.kill_grace, trigger.max_log_bytes) == ("stream", 3, 5000)
     assert trigger.state["next_seq"] == 2
     assert abs(trigger.deferred_at - time.time()) < 5
-    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS}
+    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS, "session_url": PAGE}
 
 
 def test_a_process_that_ends_soon_needs_no_triggerer(network, context_of):
@@ -212,6 +213,18 @@ def test_a_process_that_a_clear_had_killed_is_started_anew_by_the_try_that_had_a
     result = complete(context_of(), ENDED | {"status": "killed", "exit_code": None}, attached=True)
 
     assert result["stdout"] == "new\n"
+
+
+def test_a_retry_that_is_resumed_with_the_end_of_the_try_before_runs_its_command(network, context_of):
+    network.queue("GET", P, {"data": []})
+    network.queue(*START, event_stream(STARTED, sse("done", result_body(exit_code=0))))
+    network.queue(*STDIN, {"success": True})
+
+    task = operator(defer_after=60)
+    result = task.execute_complete(context_of(try_number=2), ENDED | {"exit_code": 1}, try_number=1)
+
+    assert result["exit_code"] == 0
+    assert network.asked().count(f"POST {P}") == 1
 
 
 # --- a wait that breaks, and a task that is killed -------------------------------------------

@@ -12,6 +12,7 @@ from airflow_provider_sbx.operators import running
 from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.process import SandboxExecOperator, SandboxProcessOperator
 from tests.unit.builders import (
+    PAGE,
     PROCESS,
     SANDBOX,
     process_body,
@@ -26,6 +27,7 @@ P = "/sandbox/processes"
 START, LIST, GET = ("POST", P), ("GET", P), ("GET", f"{P}/{PROCESS}")
 STREAM, STDIN = ("GET", f"{P}/{PROCESS}/stream"), ("POST", f"{P}/{PROCESS}/stdin")
 CUT = httpx.ReadError("the line was cut")
+CLOSED = httpx.Response(409, json={"error": "its input is closed", "code": "stdin_closed"})
 
 
 def operator(kind=SandboxExecOperator, **options):
@@ -64,7 +66,7 @@ def test_a_task_runs_its_command_once_and_returns_its_result(network, ends, cont
 
     assert (result["stdout"], result["exit_code"], result["status"]) == ("a\nb\n", 0, "exited")
     assert (result["sandbox_id"], result["process_id"]) == (SANDBOX, PROCESS)
-    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS}
+    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS, "session_url": PAGE}
     assert len(starts(network)) == 1
 
 
@@ -105,7 +107,7 @@ def test_the_input_is_closed_for_a_one_shot_command_and_written_for_a_process(ne
     ends()
     operator().execute(context_of())
     ends()
-    operator(SandboxProcessOperator, stdin="hello", deferrable=False).execute(context_of())
+    operator(SandboxProcessOperator, stdin="hello", deferrable=False).execute(context_of(with_store=False))
 
     written = [json.loads(r.content) for r in network.requests if (r.method, r.url.path) == STDIN]
     assert written == [{"eof": True}, {"data": "hello", "encoding": "utf8", "eof": True}]
@@ -190,6 +192,7 @@ def lose_the_answer(network):
 def test_a_start_whose_answer_is_lost_is_found_by_its_key_and_not_repeated(network, context_of):
     listing = lose_the_answer(network)
     network.queue_late(*LIST, listing)
+    network.queue(*STDIN, CLOSED)
     network.queue(*STREAM, event_stream(*events("a\n")))
 
     result = operator().execute(context_of())
@@ -227,19 +230,39 @@ def test_a_process_whose_input_may_be_lost_is_ended_and_is_not_taken_for_a_start
     assert f"DELETE {GET[1]}" in network.asked()
 
 
-def test_a_start_with_secrets_is_never_made_again_in_doubt(network, context_of, monkeypatch):
+ONE_PASSWORD = {"token": "op", "vault": "v", "fields": {"TOKEN": {"item": "i", "field": "f"}}}
+SOURCES = [{"secrets": {"TOKEN": "n"}}, {"vault": "v"}, {"one_password": ONE_PASSWORD}]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_stored_secrets_are_named_to_the_control_plane_which_starts_the_process(network, context_of, source):
+    network.queue("POST", f"/api/sandbox/{SANDBOX}/processes", {"process": process_body()})
+    network.queue(*STREAM, event_stream(*events("a\n")))
+    network.queue(*STDIN, {"success": True})
+
+    assert operator(**source).execute(context_of())["stdout"] == "a\n"
+    (sent,) = (
+        json.loads(r.content) for r in network.requests if r.url.path.startswith("/api/sandbox/sb-1/p")
+    )
+    wire = {"secrets": "secrets", "vault": "vault", "one_password": "onePassword"}
+    assert {wire[name] for name in source} == {name for name in wire.values() if name in sent}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_start_with_secrets_is_never_made_again_in_doubt(network, context_of, monkeypatch, source):
     monkeypatch.setattr(running, "_LOOKUPS", 1)
     network.queue("POST", f"/api/sandbox/{SANDBOX}/processes", CUT)
     network.queue(*LIST, {"data": []})
 
     with pytest.raises(errors.OutcomeUnknownError):
-        operator(secrets={"TOKEN": "n"}).execute(context_of())
+        operator(**source).execute(context_of())
     assert len(network.asked("POST")) == 1
 
 
 def test_a_try_after_a_lost_worker_goes_on_with_the_process_that_runs(network, context_of):
     Attempt(context_of(1)).remember(SANDBOX, PROCESS)
     network.queue(*GET, {"process": process_body()})
+    network.queue(*STDIN, CLOSED)
     network.queue(*STREAM, event_stream(*events("a\n")))
 
     assert operator().execute(context_of(2))["stdout"] == "a\n"
@@ -253,9 +276,22 @@ def a_lost_start(network, attempt, **changes):
     network.queue(*LIST, {"data": [listed], "next_cursor": None})
 
 
+@pytest.mark.parametrize("answer", [CLOSED, {"success": True}, httpx.Response(400, json={"error": "closed"})])
+def test_a_worker_lost_before_it_wrote_the_input_is_made_up_for(network, context_of, answer):
+    Attempt(context_of(1)).remember(SANDBOX, PROCESS)
+    network.queue(*GET, {"process": process_body()})
+    network.queue(*STDIN, answer)
+    network.queue(*STREAM, event_stream(*events("a\n")))
+
+    operator(SandboxProcessOperator, stdin="word\n", deferrable=False).execute(context_of(2))
+
+    assert [json.loads(r.content)["data"] for r in network.requests if r.url.path == STDIN[1]] == ["word\n"]
+
+
 @pytest.mark.parametrize("try_number", [2, 3])
 def test_a_worker_lost_before_it_left_word_is_made_up_for_by_the_key(network, context_of, try_number):
     a_lost_start(network, Attempt(context_of(1)))
+    network.queue(*STDIN, CLOSED)
     network.queue(*STREAM, event_stream(*events("a\n")))
 
     assert operator().execute(context_of(try_number))["stdout"] == "a\n"
@@ -264,6 +300,7 @@ def test_a_worker_lost_before_it_left_word_is_made_up_for_by_the_key(network, co
 
 def test_what_such_a_process_came_to_is_taken_where_word_would_have_been_left(network, context_of):
     a_lost_start(network, Attempt(context_of(1)), status="exited", exit_code=0)
+    network.queue(*STDIN, CLOSED)
     network.queue(*STREAM, event_stream(*events("a\n")))
 
     assert operator().execute(context_of(2))["stdout"] == "a\n"
@@ -281,6 +318,7 @@ def test_two_workers_lost_in_a_row_start_no_second_process(network, context_of):
     Attempt(context_of(1)).remember(SANDBOX, PROCESS)
     network.queue(*LIST, {"data": [], "next_cursor": None})
     network.queue(*GET, {"process": process_body()})
+    network.queue(*STDIN, CLOSED)
     network.queue(*STREAM, event_stream(*events("a\n")))
 
     assert operator().execute(context_of(3))["stdout"] == "a\n"
@@ -301,6 +339,7 @@ def test_a_process_that_was_ended_with_the_try_before_is_not_this_trys_result(
 def test_a_process_that_is_ended_while_a_later_try_follows_it_is_started_anew(network, ends, context_of):
     Attempt(context_of(1)).remember(SANDBOX, PROCESS)
     network.queue(*GET, {"process": process_body()})
+    network.queue(*STDIN, CLOSED)
     network.queue(*STREAM, event_stream(*events(status="killed", exit_code=None)))
     ends("new\n")
 

@@ -15,6 +15,9 @@ def kind(request):
     return request.param
 
 
+ONE_PASSWORD = {"token": "t", "vault": "v", "fields": {"A": {"item": "i", "field": "f"}}}
+
+
 def make(kind, **options):
     return kind(**{"task_id": "t", "command": "echo x", "sandbox_id": "sb-1"} | options)
 
@@ -91,6 +94,12 @@ def test_a_spec_that_can_not_be_right_is_refused(kind, spec, parameter):
         ({"max_log_bytes": 0}, "max_log_bytes"),
         ({"secrets": {"1A": "n"}}, "secrets.1A.[key]"),
         ({"secrets": {"A": "no/slash"}}, "secrets.A.name"),
+        ({"secrets": {f"A{n}": "n" for n in range(33)}}, "secrets"),
+        ({"secrets": {"A": "n"}, "env": {"A": "{{ x }}"}}, "env, secrets"),
+        ({"secrets": {"A": "n"}, "one_password": ONE_PASSWORD}, "secrets, one_password"),
+        ({"one_password": ONE_PASSWORD, "env": {"A": "x"}}, "env, one_password"),
+        ({"one_password": {"vault": "v", "fields": {}}}, "one_password.token"),
+        ({"vault": ""}, "vault"),
     ],
 )
 def test_an_option_that_can_not_be_right_is_refused(kind, options, parameter):
@@ -122,7 +131,8 @@ def test_a_sandbox_of_its_own_for_a_process_that_nobody_waits_for_is_refused():
         {"env": "{{ x }}"},
         {"cwd": "{{ x }}", "run_as": "{{ x }}", "sandbox_id": "{{ x }}"},
         {"sandbox_id": None, "sandbox": {"image_name": "{{ x }}"}},
-        {"secrets": {"A": "{{ x }}"}},
+        {"secrets": {"A": "{{ x }}"}, "vault": "{{ x }}"},
+        {"one_password": ONE_PASSWORD | {"vault": "{{ x }}"}},
     ],
 )
 def test_templates_are_not_checked_before_they_are_rendered(kind, options):
@@ -143,6 +153,7 @@ def test_templates_are_not_checked_before_they_are_rendered(kind, options):
         {"skip_on_exit_code": [1, 2]},
         {"sandbox_id": None, "sandbox": {"image_name": "python", "cpu": 2}},
         {"secrets": {"A": "n", "B": {"name": "m", "version": 3}}},
+        {"secrets": {"B": "n"}, "vault": "v", "one_password": ONE_PASSWORD, "env": {"C": "x", "{{ y }}": ""}},
     ],
 )
 def test_what_can_be_right_is_taken(kind, options):

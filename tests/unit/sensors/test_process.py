@@ -20,6 +20,7 @@ from airflow_provider_sbx.compat import TaskDeferralTimeout
 from airflow_provider_sbx.sensors import process
 from airflow_provider_sbx.sensors.process import SandboxProcessSensor
 from tests.unit.builders import (
+    PAGE,
     PROCESS,
     SANDBOX,
     process_body,
@@ -86,7 +87,7 @@ def test_it_logs_the_output_and_returns_the_result_of_the_process(network, conte
 
     assert logged == ["a", "b"]
     assert (result["stdout"], result["exit_code"], result["status"]) == ("a\nb\n", 0, "exited")
-    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS}
+    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS, "session_url": PAGE}
 
 
 def test_without_xcom_nothing_is_pushed(network, context_of):
@@ -265,7 +266,7 @@ def test_it_is_handed_to_the_triggerer_which_is_not_to_end_the_process(network, 
     assert (trigger.ends_process, trigger.deadline, trigger.owns_sandbox) == (False, None, False)
     assert deferred.timeout == timedelta(seconds=60)
     assert abs(trigger.deferred_at - time.time()) < 5
-    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS}
+    assert context["ti"].pushed == {"sandbox_id": SANDBOX, "process_id": PROCESS, "session_url": PAGE}
 
 
 def test_the_execution_timeout_limits_the_wait_there_too(network, context_of):

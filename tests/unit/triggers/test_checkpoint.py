@@ -5,7 +5,6 @@ import contextlib
 import time
 
 import pytest
-from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_provider_sbx.api.events import Output
 from airflow_provider_sbx.api.following import Following
@@ -21,11 +20,6 @@ from tests.unit.builders import PROCESS, result_body, sse, sse_output
 from tests.unit.client.twins import event_stream, held_stream
 from tests.unit.triggers.conftest import of_a_task
 from tests.unit.triggers.test_process import STREAM, fired
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(XCom, "aset"),
-    reason="a trigger can't await XCom before Airflow 3.3",
-)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from tests.unit.triggers.conftest import of_a_task
 
 P = f"/sandbox/processes/{PROCESS}"
 needs_3_3 = pytest.mark.skipif(
-    not tells_triggers_of_kills(), reason="before Airflow 3.3 a trigger is only cancelled, and reads no XCom"
+    not tells_triggers_of_kills(), reason="before Airflow 3.3 a trigger is only cancelled"
 )
 STREAM = ("GET", f"{P}/stream")
 EVERY = {
@@ -201,7 +201,6 @@ async def test_a_trigger_that_was_only_frozen_kills_nothing(network, supervisor)
     assert network.requests == []
 
 
-@needs_3_3
 async def test_a_task_that_waits_for_its_next_trys_process_was_cleared(network, supervisor):
     supervisor.xcom["process_id"] = "the next try's"
     lets_be_killed(network)

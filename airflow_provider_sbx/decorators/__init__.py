@@ -1,0 +1,1 @@
+"""TaskFlow: functions as tasks whose work is done in a sandbox."""

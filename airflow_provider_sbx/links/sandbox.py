@@ -1,0 +1,63 @@
+"""`SandboxLink`: from a task instance to the page of its sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink, XCom
+
+from airflow_provider_sbx.compat import AirflowRuntimeError
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import TaskInstanceKey
+
+SESSION_URL_KEY = "session_url"
+"""The XCom that holds the page's address: `sessionUrl` of the sandbox."""
+
+
+class SandboxLink(BaseOperatorLink):
+    """The page of the sandbox that a task runs in; there as soon as the task knows it.
+
+    Airflow's pages read it from XCom, so that a task with `do_xcom_push=False` has none.
+    """
+
+    name = "Sandbox"
+
+    @property
+    def xcom_key(self) -> str:
+        """The XCom that Airflow's pages read the address from."""
+        return SESSION_URL_KEY
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the address, or nothing where it isn't known.
+
+        The worker asks at the task's end and at its deferral, and writes the answer over the XCom.
+        """
+        known = getattr(operator, "sandbox_page", None)
+        if known is None:
+            # Resumed after a deferral, the task does not know what it pushed before it.
+            try:
+                known = XCom.get_value(ti_key=ti_key, key=SESSION_URL_KEY)
+            except AirflowRuntimeError:  # a link is no reason for a task to fail
+                known = None
+        return known if isinstance(known, str) else ""
+
+
+class LinkedToSandbox(BaseOperator):
+    """A task that shows the page of its sandbox."""
+
+    operator_extra_links: Collection[BaseOperatorLink] = (SandboxLink(),)
+    sandbox_page: str | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not self.do_xcom_push:
+            # Airflow would push an empty address, where nothing is to be pushed.
+            self.operator_extra_links = ()
+
+    def show_page(self, context: Mapping[str, Any], url: str | None) -> None:
+        """Link the task to a page; without an address, or where it is linked already, do nothing."""
+        if self.do_xcom_push and url is not None and url != self.sandbox_page:
+            self.sandbox_page = url
+            context["ti"].xcom_push(key=SESSION_URL_KEY, value=url)
