@@ -36,7 +36,7 @@ OLDER_PYTHON = $(firstword $(foreach name,$(PYTHON) python3.12 python3.11,$(shel
 CLUSTER_STAMP := $(call vendor_stamp,cluster,pyproject.toml requirements/cluster.txt)
 DOCS_STAMP := $(call vendor_stamp,docs,requirements/docs.txt)
 
-.PHONY: help setup vendor demo test test-airflow package-test soak docs lint format bench pins clean
+.PHONY: help setup vendor demo test chaos test-airflow package-test soak docs lint format bench pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -92,6 +92,9 @@ test-airflow: ## run the unit and integration tests on another Airflow: VERSION=
 		$(VENDOR)/airflow-$(VERSION)/%,$(AIRFLOW_STAMPS)))
 	@$(if $(filter $(AIRFLOW),$(VERSION)),$(VENV),$(VENDOR)/airflow-$(VERSION))/bin/python -m pytest \
 		tests/unit tests/integration $(ARGS)
+
+chaos: $(STAMP) ## cut, spoil and kill what stands between a task and its process; SBX_CHAOS_SEEDS=20 for more
+	@$(RUN) -m pytest tests/chaos $(ARGS)
 
 soak: $(CLUSTER_STAMP) ## kill parts of a whole cluster at random for SECONDS=300, with TASKS=120 and SEED=...
 	@SBX_SOAK_SECONDS=$(or $(SECONDS),300) SBX_SOAK_TASKS=$(or $(TASKS),120) SBX_SOAK_SEED=$(SEED) \

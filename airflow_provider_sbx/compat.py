@@ -27,6 +27,7 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "default_deferrable",
+    "have_supervisor_turn",
     "push",
     "pushed",
     "task_logger",
@@ -134,6 +135,17 @@ async def push(trigger: BaseTrigger, key: str, value: Any) -> None:
     if ti is not None:
         stored = XCom.serialize_value(value, key=key, **_whose(ti))
         await _ask_supervisor(SetXCom(key=key, value=stored, **_whose(ti)))
+
+
+async def have_supervisor_turn() -> None:
+    """Wait until a triggerer's supervisor has gone once more through its loop.
+
+    :raises AirflowRuntimeError: Airflow could not be asked.
+    """
+    from airflow.sdk.execution_time.comms import MaskSecret
+
+    # Of all that may be sent, this alone needs no database; and nothing is masked by nothing.
+    await _ask_supervisor(MaskSecret(value=""))
 
 
 def _whose(ti: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ their fields.
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 from griffe import (  # type: ignore[import-not-found]  # it is in the environment of `make docs` alone
@@ -19,6 +20,7 @@ from griffe import (  # type: ignore[import-not-found]  # it is in the environme
     Parameters,
 )
 
+_TREE = re.compile(r"^\w+\n(?:[├│└].*\n?)+", re.MULTILINE)
 _PARAMETER = re.compile(r"^:param (\w+):", re.MULTILINE)
 
 
@@ -54,6 +56,7 @@ class Pages(Extension):  # type: ignore[misc]  # see the import
 
 
 def as_markdown(text: str) -> str:
-    """Return a docstring without the colons that announce a block."""
+    """Return a docstring without the colons that announce a block, and with a drawn tree as a block."""
+    text = _TREE.sub(lambda tree: "\n" + textwrap.indent(tree[0], "    "), text)
     text = re.sub(r"\n[ ]*::\n(?=\n)", "\n", text)
     return re.sub(r"::\n(?=\n)", ":\n", text)

@@ -36,6 +36,7 @@ from airflow_provider_sbx.follow import end_overdue, follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
 from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter
+from airflow_provider_sbx.triggers.backlog import Backlog
 from airflow_provider_sbx.triggers.checkpoint import Checkpoint
 from airflow_provider_sbx.triggers.event import Failure, ProcessEvent
 
@@ -127,9 +128,11 @@ class SandboxProcessTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire one event."""
+        backlog = Backlog(self)
         try:
-            event = await self._wait()
+            event = await self._wait(backlog)
             await asyncio.sleep(self.deferred_at + SETTLE_SECONDS - time.time())
+            await backlog.written()
         except asyncio.CancelledError:
             if not tells_triggers_of_kills():
                 await self.on_kill()
@@ -137,11 +140,11 @@ class SandboxProcessTrigger(BaseTrigger):
         # Nothing may come after this: a triggerer that took over would have this one killed.
         yield TriggerEvent(event.model_dump(mode="json"))  # type: ignore[no-untyped-call]  # Airflow's is untyped
 
-    async def _wait(self) -> ProcessEvent:
+    async def _wait(self, backlog: Backlog) -> ProcessEvent:
         try:
             async with SandboxAsyncHook(self.sbx_conn_id) as hook:
                 with span("sbx.wait", sandbox_id=self.sandbox_id, process_id=self.process_id):
-                    return await self._follow(hook.client)
+                    return await self._follow(hook.client, backlog)
         except (ServiceError, InvalidParameterError, AirflowNotFoundException) as error:
             return ProcessEvent(
                 sandbox_id=self.sandbox_id,
@@ -150,7 +153,7 @@ class SandboxProcessTrigger(BaseTrigger):
                 error=str(error),
             )
 
-    async def _follow(self, client: AsyncSandboxClient) -> ProcessEvent:
+    async def _follow(self, client: AsyncSandboxClient, backlog: Backlog) -> ProcessEvent:
         checkpoint = Checkpoint(self, self.process_id, began_at=self.deferred_at)
         machine = Following(
             self.process_id,
@@ -164,7 +167,7 @@ class SandboxProcessTrigger(BaseTrigger):
             step_us=MERGED_STEP_US,
         )
         meter, began = Meter(triggerer_stats(), is_shared=True), time.monotonic()
-        emit = meter.counting(emitter(task_logger(self.log)))
+        emit = backlog.counted(meter.counting(emitter(task_logger(self.log))))
         checkpoint.begin(machine, time.time())
         try:
             outcome = await follow(

@@ -18,23 +18,21 @@ import airflow_provider_sbx
 
 def main() -> None:
     """Print the report."""
-    has_local = importlib.util.find_spec("starlette") is not None
     report = {
         "file": airflow_provider_sbx.__file__,
         "version": airflow_provider_sbx.__version__,
-        "failed_imports": failed_imports(has_local),
+        "failed_imports": failed_imports(),
         **provider(),
-        "ran": run_a_command() if has_local else None,
+        "ran": run_a_command(),
     }
     print(json.dumps(report))
 
 
-def failed_imports(has_local: bool) -> dict[str, str]:
+def failed_imports() -> dict[str, str]:
     """Import every module and return what came of those that could not be."""
     failed = {}
     for module in pkgutil.walk_packages(airflow_provider_sbx.__path__, "airflow_provider_sbx."):
-        # The one is imported by pytest alone, the others need the extra `local`.
-        if module.name.endswith("pytest_plugin") or (".local" in module.name and not has_local):
+        if module.name.endswith("pytest_plugin"):  # pytest imports it, which isn't here
             continue
         try:
             importlib.import_module(module.name)

@@ -70,7 +70,7 @@ bare.partial(b="y").expand(a=[1, 2])
 # --- what can't be right is an error ---------------------------------------------------------
 
 bare("1")  # type: ignore[arg-type]
-bare()  # type: ignore[call-arg]
+bare()  # type: ignore[call-arg,misc]
 configured(1, c=2)  # type: ignore[call-arg]
 configured(a="1")  # type: ignore[arg-type]
 bare_command("1")  # type: ignore[arg-type]

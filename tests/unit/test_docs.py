@@ -15,6 +15,7 @@ from typing import get_args, get_overloads, get_type_hints, is_typeddict
 
 import pytest
 import yaml
+from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sbx.get_provider_info import get_provider_info
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
@@ -200,6 +201,8 @@ def overloads(function):
 def parameters(called):
     """Return the names of all parameters, those that a class hands on to its bases included."""
     made = [cls.__init__ for cls in inspect.getmro(called)] if inspect.isclass(called) else [called]
+    if overloads(called):  # a decorator, which hands on what it does not know to the operator
+        made.append(BaseOperator.__init__)
     made = [overload for function in made for overload in overloads(function) or [function]]
     names = {name for function in made for name in inspect.signature(function).parameters}
     # `**options: Unpack[Options]`: the members of Options.

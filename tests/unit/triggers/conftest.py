@@ -24,6 +24,8 @@ class Supervisor:
         if message.type == "GetTaskStates":
             states = {} if self.state is None else {"t": self.state}
             return TaskStatesResult(task_states={"r": states})
+        if message.type == "MaskSecret":
+            return None
         if message.type == "SetXCom":
             self.xcom[message.key] = message.value
             return None
