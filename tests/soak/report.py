@@ -19,6 +19,7 @@ class Report:
     tries_failed_by_exception: tries that ended in an exception, by its type; ``ProcessFailedError`` stands
         for the tasks that are to fail once.
     components_ended_alone: Airflow's components that ended though nobody killed them, and were started again.
+    lines_astray: lines that Airflow put into the triggerer's own log, having closed the task's too early.
     results_taken_over: tries that found the result of a lost try, in whose log the output stands.
     sandboxes_never_known: whose worker was killed between the service's making them and its answer's being
         kept: nobody can stop them, and they end at their timeout. No process ever ran in one.
@@ -32,6 +33,7 @@ class Report:
     tries: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     lines_lost: int = 0
+    lines_astray: int = 0
     lines_doubled: int = 0
     lines_out_of_order: int = 0
     processes_doubled: int = 0
