@@ -133,8 +133,8 @@ def _settings(database_url: str, redis_url: str) -> dict[str, str]:
         "celery.broker_url": redis_url,
         "celery.result_backend": f"db+{database_url}",
         "celery.worker_concurrency": str(_CONCURRENCY),
-        # A message that a lost worker held comes back after this; longer than any task here runs.
-        "celery_broker_transport_options.visibility_timeout": "120",
+        # What a lost worker had taken comes back by this. Not by Redis' visibility_timeout: where a task runs
+        # for longer than that, a second worker takes it as well, and Airflow fails it by the refusal.
         "scheduler.task_queued_timeout": "60",
         "scheduler.task_queued_timeout_check_interval": "5",
         # A task whose message was lost this often is failed, whatever its retries: 2 as shipped.

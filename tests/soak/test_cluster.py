@@ -69,7 +69,7 @@ def test_restarts_of_what_no_process_needs_have_no_effect(
     cluster.configure({"scheduler.task_instance_heartbeat_timeout": "300"})
     _lose_schedulers(cluster)
     end = f"end-{time.time_ns()}"
-    run_id = cluster.create_run("soak_restarts", {"end": end}, None)
+    run_id = cluster.trigger("soak_restarts", {"end": end}, timeout=180)
     names = {task: f"{task}/-1/{run_id}" for task in ("worker", "triggerer")}
     for name in names.values():
         cluster.wait_for(lambda name=name: told.counts[f"began {name}"], 180, f"{name} to begin")
