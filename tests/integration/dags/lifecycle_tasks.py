@@ -85,15 +85,15 @@ with DAG("sensors"), sandbox_group("box", image_name="python", timeout_minutes=3
 
 with DAG("sensors_that_give_up"), sandbox_group("box", image_name="python", timeout_minutes=30):
     start = SandboxProcessOperator(task_id="start", command="sleep 120", wait_for_completion=False)
+    # Airflow fails a task that is queued again before its worker's exit was seen: see `SETTLE_SECONDS`.
+    limits = {"timeout": 10, "poke_interval": 8}
     for mode, how in MODES.items():
-        wait = SandboxProcessSensor(
-            task_id=f"wait_{mode}", process=start.output, **{"timeout": 4, "poke_interval": 1, **how}
-        )
+        wait = SandboxProcessSensor(task_id=f"wait_{mode}", process=start.output, **{**how, **limits})
         soft = SandboxProcessSensor(
             task_id=f"soft_{mode}",
             process=start.output,
             soft_fail=True,
-            **{"timeout": 4, "poke_interval": 1, **how},
+            **{**how, **limits},
         )
         still = SandboxExecOperator(
             task_id=f"still_{mode}",
