@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import terminate
@@ -30,6 +30,16 @@ from airflow_provider_sbx.api.steps import (
 from airflow_provider_sbx.client import AsyncSandboxClient
 
 Emit = Callable[[Sequence[Entry]], None]
+
+
+class Notes(Protocol):
+    """Where it is noted how far a wait has come."""
+
+    def offer(self, machine: Following) -> None:
+        """Take note of the machine's state, if that is worth it; all that it has seen was handed on."""
+
+    async def load(self) -> dict[str, Any] | None:
+        """Return the state that was noted last, or None."""
 
 
 class Watcher(Protocol):
@@ -56,7 +66,7 @@ async def follow(
     *,
     events: AsyncIterator[Event] | None = None,
     until: float | None = None,
-    progressed: Callable[[Following], None] | None = None,
+    notes: Notes | None = None,
     watcher: Watcher | None = None,
 ) -> Outcome | None:
     """Wait for a process and hand its output on as it comes.
@@ -67,28 +77,29 @@ async def follow(
     :param emit: takes lines and notices, in order; called from the event loop, so it must be quick.
     :param events: the stream of a start that was just made, to be read first.
     :param until: when to give up, in seconds since 1970; None for never.
-    :param progressed: called with the machine whenever all that it has seen was handed on, as often as
-        that is; its state is a place to go on from.
+    :param notes: is offered the state often, and asked for it once: where what the machine would read
+        next is no longer kept, and another may have read on.
     :param watcher: is told of each stream that is read.
     :return: how the process ended, or None where `until` came first.
     :raises ServiceError: what makes going on pointless, such as a sandbox that was stopped.
     """
     ticker = _Ticker(machine, emit)
     ticker.arm()
-    progressed = progressed or _ignore
+    may_catch_up = notes is not None
     limit = asyncio.timeout(None if until is None else max(0.0, until - time.time()))
     try:
         async with limit:
             if events is not None:
-                await _from_stream(machine, events, emit, ticker, progressed, watcher)
+                await _from_stream(machine, events, emit, ticker, notes, watcher)
             while True:
+                if notes is not None and may_catch_up and machine.misses_output:
+                    may_catch_up = False
+                    machine.go_on_from(await notes.load() or {})
                 step = machine.step(time.time())
                 if isinstance(step, Finished):
                     return step.outcome
                 try:
-                    entries = await _take(
-                        step, client, sandbox_id, machine, emit, ticker, progressed, watcher
-                    )
+                    entries = await _take(step, client, sandbox_id, machine, emit, ticker, notes, watcher)
                 except ServiceError as error:
                     entries = machine.failed(error, time.time())
                 await _emit_in_turns(entries, emit)
@@ -127,7 +138,7 @@ async def _take(
     machine: Following,
     emit: Emit,
     ticker: _Ticker,
-    progressed: Callable[[Following], None],
+    notes: Notes | None,
     watcher: Watcher | None,
 ) -> list[Entry]:
     """Do one step. Nothing is retried here: the machine decides that."""
@@ -137,7 +148,7 @@ async def _take(
             return []
         case OpenStream(from_seq):
             async with client.stream(sandbox_id, machine.process_id, from_seq=from_seq) as events:
-                await _from_stream(machine, events, emit, ticker, progressed, watcher)
+                await _from_stream(machine, events, emit, ticker, notes, watcher)
             return []
         case AskWait(seconds):
             wait = calls.wait(machine.process_id, timeout_seconds=seconds)
@@ -156,7 +167,7 @@ async def _from_stream(
     events: AsyncIterator[Event],
     emit: Emit,
     ticker: _Ticker,
-    progressed: Callable[[Following], None],
+    notes: Notes | None,
     watcher: Watcher | None,
 ) -> None:
     """Read an open stream for as long as the machine wants to."""
@@ -173,7 +184,8 @@ async def _from_stream(
                 entries = machine.event(event, time.time())
                 await _emit_in_turns(entries, emit)
             machine.handed_on(time.time())
-            progressed(machine)
+            if notes is not None:
+                notes.offer(machine)
             ticker.arm()
             # By lines, not by events: one event may hold as many lines as a batch.
             taken += 1 + len(entries)
@@ -188,10 +200,6 @@ async def _from_stream(
     finally:
         if watcher is not None:
             watcher.stream_closed()
-
-
-def _ignore(_machine: Following) -> None:
-    pass
 
 
 async def _emit_in_turns(entries: Sequence[Entry], emit: Emit) -> None:

@@ -123,6 +123,17 @@ class Following:
         """How much output was turned into lines, in bytes."""
         return self._read.logged_bytes
 
+    @property
+    def misses_output(self) -> bool:
+        """Whether what is to be read next is no longer kept, so that what is kept is looked for."""
+        return self._replay is not None
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Go on from what another machine has read, if that is more."""
+        if state.get("next_seq", 1) > self.next_seq:
+            self._read.go_on_from(state)
+            self._replay = None
+
     # --- what to do ------------------------------------------------------------------------
 
     def step(self, now: float) -> Step:

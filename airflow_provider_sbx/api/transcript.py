@@ -34,19 +34,26 @@ class Transcript:
         state: dict[str, Any] | None = None,
         step_us: int = 1,
     ) -> None:
-        state = state or {}
+        self._progress = progress
+        self._output_bytes = output_bytes
+        self._log_bytes = log_bytes
+        self._step_us = step_us
+        self._tails = {"stdout": Tail(output_bytes), "stderr": Tail(output_bytes)}
+        self._clock: tuple[float, int] | None = None
+        self.go_on_from(state or {})
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Take over what another transcript of the process has read.
+
+        :param state: what its `state()` returned.
+        """
         self.next_seq: int = state.get("next_seq", 1)
         """The first sequence number that was not read yet."""
         self.logged_bytes: int = state.get("logged_bytes", 0)
         self.is_incomplete: bool = state.get("output_lost", False)
         """Some output could not be had."""
-        self._progress = progress
-        progress.started_at = progress.started_at or state.get("started_at")
-        self._output_bytes = output_bytes
-        self._log_bytes = log_bytes
-        self._lines = LineAssembler(state.get("lines"), step_us=step_us)
-        self._tails = {"stdout": Tail(output_bytes), "stderr": Tail(output_bytes)}
-        self._clock: tuple[float, int] | None = None
+        self._lines = LineAssembler(state.get("lines"), step_us=self._step_us)
+        self._progress.started_at = self._progress.started_at or state.get("started_at")
 
     def state(self) -> dict[str, Any]:
         """Return what another transcript needs to go on; small and JSON-safe, and without the tails."""

@@ -20,6 +20,8 @@ from airflow_provider_sbx.compat import task_state_store
 
 _STORE_KEY = "sbx_process"
 _MOST_KEYS = 100
+_MOST_OUTPUT = 256 * 1024
+"""How much output an outcome may have to be kept in the store, in characters."""
 
 
 class Record(BaseModel):
@@ -80,7 +82,13 @@ class Attempt:
         finished: bool = False,
         outcome: Outcome | None = None,
     ) -> None:
-        """Leave word for the next try, where there is a store to leave it in."""
+        """Leave word for the next try, where there is a store to leave it in.
+
+        An outcome that is too large for a row of Airflow's database is left out: then a worker that is
+        lost just before Airflow knows of the end leaves the next try to run the command again.
+        """
+        if outcome is not None and len(outcome.stdout) + len(outcome.stderr) > _MOST_OUTPUT:
+            outcome = None
         if self._store is not None:
             record = Record(
                 try_number=self.try_number,

@@ -286,6 +286,8 @@ class SandboxExecOperator(SandboxTask):
             stdin=self._stdin(),
             wait_for_completion=self._waits(),
             defer_after=defer_after if deferrable and self._waits() else None,
+            # Who wants nothing in XCom wants no output in Airflow's database either.
+            keeps_outcome=self.do_xcom_push,
         )
 
     @property

@@ -227,7 +227,7 @@ class SandboxTask(LinkedToSandbox):
                 if end.status is None or end.deadline_passed:
                     self._overdue(attempt, end.sandbox_id, end.process_id, end.error or "")
                 outcome = fetched(hook, end, end.status, output_bytes=self.max_output_bytes, log=self.log)
-                if owns_sandbox:
+                if owns_sandbox and self.do_xcom_push:
                     attempt.remember(end.sandbox_id, end.process_id, owns_sandbox=True, outcome=outcome)
                 return self._finish(attempt, end.sandbox_id, end.process_id, outcome)
             finally:

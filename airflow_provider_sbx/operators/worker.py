@@ -27,7 +27,7 @@ from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.compat import task_logger, worker_stats
 from airflow_provider_sbx.follow import end_overdue
-from airflow_provider_sbx.hooks.sandbox import SandboxHook
+from airflow_provider_sbx.hooks.sandbox import SandboxHook, new_async_client
 from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.running import (
@@ -63,6 +63,7 @@ class Options:
     stdin: str | bytes | None
     wait_for_completion: bool
     defer_after: float | None
+    keeps_outcome: bool
 
 
 @dataclass(frozen=True)
@@ -153,15 +154,9 @@ class WorkerRun:
         :raises SandboxError: it was not run, or can't be waited for.
         """
         settings = self._hook.settings
-        client = await AsyncSandboxClient.make(
-            settings.api_key,
-            settings.base_url,
-            request_timeout_seconds=settings.request_timeout_seconds,
-            policy=settings.policy,
-        )
-        if (taken := self._taken_over()) is not None:
-            return taken
-        async with client:
+        async with await new_async_client(settings) as client:
+            if (taken := await self._taken_over(client)) is not None:
+                return taken
             if spec is not None:
                 await self._own_sandbox(client, spec)
             else:
@@ -185,7 +180,7 @@ class WorkerRun:
                 await self._end_unwatched(client)
                 raise
             if not isinstance(ended, HandOver):
-                if isinstance(ended, Ended) and self._owns_sandbox:
+                if isinstance(ended, Ended) and self._owns_sandbox and self._options.keeps_outcome:
                     self._attempt.remember(
                         ended.sandbox_id, ended.process_id, owns_sandbox=True, outcome=ended.outcome
                     )
@@ -277,14 +272,16 @@ class WorkerRun:
 
     # --- sandboxes and earlier tries ---------------------------------------------------------
 
-    def _taken_over(self) -> Ended | None:
-        """Return the end that a lost try saw, where the sandbox it made was stopped since."""
+    async def _taken_over(self, client: AsyncSandboxClient) -> Ended | None:
+        """Return the end that a lost try saw, and stop the sandbox that it may not have come to stop."""
         left = self._attempt.left_over
         if left is None or left.outcome is None or left.outcome.status in _ENDED_FOR_US:
             return None
         self._log.info(
             "Process %s ended in try %d, whose log has its output.", left.process_id, left.try_number
         )
+        self._sandbox_id, self._owns_sandbox = left.sandbox_id, left.owns_sandbox
+        await self._stop_own_sandbox(client)
         return Ended(left.sandbox_id, left.process_id or "", left.outcome)
 
     async def _own_sandbox(self, client: AsyncSandboxClient, spec: SandboxSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 _WINDOW_SECONDS = 5.0
+_LONGEST_SECONDS = 30.0
 _READ_BYTES = 4096
 _MOST_BYTES = 208 * 1024
 _RECORD_BYTES = 400
@@ -59,7 +61,9 @@ class Backlog:
     async def written(self) -> None:
         """Wait until the supervisor has had turns enough to write all of it."""
         try:
-            for _ in range(self.turns):
-                await have_supervisor_turn()
-        except AirflowRuntimeError as error:
-            self._trigger.log.debug("The supervisor could not be asked. %s", error)
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                for _ in range(self.turns):
+                    await have_supervisor_turn()
+        except (TimeoutError, AirflowRuntimeError) as error:
+            # The end of a task matters more than the end of its log.
+            self._trigger.log.debug("The supervisor did not answer: some log may go astray. %s", error)

@@ -30,54 +30,46 @@ CHECKPOINT_EVENTS = 1000
 class Checkpoint:
     """Notes now and then how far a noisy process was logged.
 
-    Without it, a triggerer that takes over reads again all output since the deferral, which the
-    service keeps a few MiB of. What it logs twice bears equal stamps, and merges away in Airflow's log.
+    A triggerer that takes over reads again all output since the deferral; what it logs twice bears
+    equal stamps, and merges away in Airflow's log. Where the service, which keeps a few MiB, no longer
+    has all of that, it goes on from here. It asks only then: a triggerer that takes over thousands of
+    waits would otherwise be deaf for as long as Airflow answers thousands of requests, one by one.
 
     :param trigger: whose task's XCom it is kept in.
     :param process_id: what it belongs to; a checkpoint of another process is none.
-    :param began_at: when the task was deferred, in seconds since 1970.
+    :param machine: the wait as it begins, which is noted already.
     """
 
-    def __init__(self, trigger: BaseTrigger, process_id: str, *, began_at: float) -> None:
+    def __init__(self, trigger: BaseTrigger, process_id: str, machine: Following) -> None:
         self._trigger = trigger
         self._process_id = process_id
-        self._at = began_at
-        self._seq, self._bytes = 1, 0
+        self._note(machine)
         self._saving: asyncio.Task[None] | None = None
 
-    async def load(self, now: float) -> dict[str, Any] | None:
-        """Return the state that was noted last, or None; nothing is asked before there can be one.
-
-        :param now: seconds since 1970.
-        """
-        if now - self._at < CHECKPOINT_SECONDS:
-            return None
+    async def load(self) -> dict[str, Any] | None:
+        """Return the state that was noted last, or None."""
         try:
             note = await pushed(self._trigger, XCOM_KEY)
         except AirflowRuntimeError as error:
-            self._trigger.log.warning("The checkpoint could not be read: output is read again. %s", error)
+            self._trigger.log.warning("The checkpoint could not be read. %s", error)
             return None
         if not isinstance(note, dict) or note.get("process_id") != self._process_id:
             return None
         state: dict[str, Any] = note["state"]
         return state
 
-    def begin(self, machine: Following, now: float) -> None:
-        """Take what a wait begins with for noted.
-
-        :param now: seconds since 1970.
-        """
-        self._at, self._seq, self._bytes = now, machine.next_seq, machine.logged_bytes
+    def _note(self, machine: Following) -> None:
+        self._at, self._seq, self._bytes = time.monotonic(), machine.next_seq, machine.logged_bytes
 
     def offer(self, machine: Following) -> None:
         """Note how far a wait has come, if that is worth it. Called when all was logged that it saw."""
         # Not amid a line: its text would stand in XCom, which hides no secrets as the log does.
-        if time.time() - self._at < CHECKPOINT_SECONDS or machine.has_open_line:
+        if time.monotonic() - self._at < CHECKPOINT_SECONDS or machine.has_open_line:
             return
         events, output = machine.next_seq - self._seq, machine.logged_bytes - self._bytes
         if (events < CHECKPOINT_EVENTS and output < CHECKPOINT_BYTES) or self._is_saving:
             return
-        self.begin(machine, time.time())
+        self._note(machine)
         # Beside the stream: a triggerer's first request takes seconds.
         self._saving = asyncio.create_task(self._save(machine.state()))
 

@@ -154,7 +154,6 @@ class SandboxProcessTrigger(BaseTrigger):
             )
 
     async def _follow(self, client: AsyncSandboxClient, backlog: Backlog) -> ProcessEvent:
-        checkpoint = Checkpoint(self, self.process_id, began_at=self.deferred_at)
         machine = Following(
             self.process_id,
             strategy=WaitStrategy(self.wait_strategy),
@@ -162,13 +161,13 @@ class SandboxProcessTrigger(BaseTrigger):
             poll_seconds=self.poll_interval,
             output_bytes=0,
             log_bytes=self.max_log_bytes,
-            state=await checkpoint.load(time.time()) or self.state,
+            state=self.state,
             # Another triggerer that follows on from `state` logs the same lines under the same stamps.
             step_us=MERGED_STEP_US,
         )
         meter, began = Meter(triggerer_stats(), is_shared=True), time.monotonic()
         emit = backlog.counted(meter.counting(emitter(task_logger(self.log))))
-        checkpoint.begin(machine, time.time())
+        checkpoint = Checkpoint(self, self.process_id, machine)
         try:
             outcome = await follow(
                 client,
@@ -176,7 +175,7 @@ class SandboxProcessTrigger(BaseTrigger):
                 machine,
                 emit,
                 until=self.deadline,
-                progressed=checkpoint.offer if self.checkpoints else None,
+                notes=checkpoint if self.checkpoints else None,
                 watcher=meter,
             )
         finally:

@@ -393,6 +393,31 @@ def test_it_is_stopped_as_well_when_the_start_is_refused(makes, context_of):
     assert makes.asked()[-1] == STOP
 
 
+def test_a_success_whose_worker_was_lost_before_airflow_knew_is_taken_and_its_sandbox_stopped(
+    makes, ends, context_of
+):
+    ends("out\n")
+    first = operator(**OWN).execute(context_of(1))
+    before = len(makes.asked())
+    makes.queue("PUT", f"/api/sandbox/{SANDBOX}/stop", {"success": True})
+
+    again = operator(**OWN).execute(context_of(2))
+
+    assert again == first
+    # The worker may have been lost before it stopped it, too.
+    assert makes.asked()[before:] == [STOP]
+
+
+@pytest.mark.parametrize(
+    "options", [{"do_xcom_push": False}, {"max_output_bytes": 400_000}], ids=["no xcom", "large"]
+)
+def test_output_that_is_not_for_airflows_database_is_not_kept_there(makes, ends, context_of, store, options):
+    ends("x" * 300_000 + "\n")
+    operator(**OWN, **options).execute(context_of(1))
+
+    assert "xxx" not in repr(dict(store))
+
+
 def test_a_sandbox_that_can_not_be_stopped_fails_no_task(network, ends, context_of):
     network.queue("POST", "/api/sandbox", sandbox_body())
     network.queue("PUT", f"/api/sandbox/{SANDBOX}/stop", httpx.Response(404, json={"error": "gone"}))

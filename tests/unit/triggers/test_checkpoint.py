@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import time
 
+import httpx
 import pytest
 
 from airflow_provider_sbx.api.events import Output
@@ -30,8 +30,10 @@ def _connection(monkeypatch):
 LONG_AGO = 1_700_000_000.0
 
 
-def checkpoint_of(found, *, began_at=LONG_AGO):
-    return Checkpoint(found, PROCESS, began_at=began_at)
+def checkpoint_of(found, machine=None, *, age=CHECKPOINT_SECONDS):
+    made = Checkpoint(found, PROCESS, machine or Following(PROCESS))
+    made._at -= age
+    return made
 
 
 def machine_at(events, text="x\n"):
@@ -55,7 +57,7 @@ async def test_much_output_is_noted_and_found_by_the_next_triggerer(supervisor, 
 
     await noted(checkpoint_of(of_a_task()), machine)
 
-    assert await checkpoint_of(of_a_task()).load(time.time()) == machine.state()
+    assert await checkpoint_of(of_a_task()).load() == machine.state()
 
 
 async def test_little_output_is_not_noted_since_it_is_soon_read_again(supervisor):
@@ -85,18 +87,16 @@ async def test_nothing_is_noted_amid_a_line_whose_text_would_stand_in_xcom(super
 
 
 async def test_what_the_wait_began_with_is_not_noted_again(supervisor):
-    checkpoint, machine = checkpoint_of(of_a_task()), machine_at(CHECKPOINT_EVENTS)
-    checkpoint.begin(machine, LONG_AGO)
+    machine = machine_at(CHECKPOINT_EVENTS)
 
-    await noted(checkpoint, machine)
+    await noted(checkpoint_of(of_a_task(), machine), machine)
 
     assert supervisor.asked == []
 
 
-async def test_right_after_a_deferral_nothing_is_asked_for(supervisor):
-    checkpoint = checkpoint_of(of_a_task(), began_at=LONG_AGO)
+async def test_nothing_is_noted_soon_after_the_beginning(supervisor):
+    await noted(checkpoint_of(of_a_task(), age=CHECKPOINT_SECONDS - 1), machine_at(CHECKPOINT_EVENTS))
 
-    assert await checkpoint.load(LONG_AGO + CHECKPOINT_SECONDS - 1) is None
     assert supervisor.asked == []
 
 
@@ -104,14 +104,14 @@ async def test_right_after_a_deferral_nothing_is_asked_for(supervisor):
 async def test_a_note_of_another_process_is_none(supervisor, note):
     supervisor.xcom[XCOM_KEY] = note
 
-    assert await checkpoint_of(of_a_task()).load(time.time()) is None
+    assert await checkpoint_of(of_a_task()).load() is None
 
 
 async def test_an_airflow_that_can_not_be_asked_does_not_end_the_wait(supervisor):
     supervisor.broken = True
     checkpoint = checkpoint_of(of_a_task())
 
-    assert await checkpoint.load(time.time()) is None
+    assert await checkpoint.load() is None
     await noted(checkpoint, machine_at(CHECKPOINT_EVENTS))
 
     assert supervisor.asked == ["GetXCom", "SetXCom"]
@@ -120,18 +120,37 @@ async def test_an_airflow_that_can_not_be_asked_does_not_end_the_wait(supervisor
 async def test_without_a_triggerer_around_it_nothing_is_noted():
     await push(of_a_task(), "key", 1)
 
-    assert await checkpoint_of(of_a_task()).load(time.time()) is None
+    assert await checkpoint_of(of_a_task()).load() is None
 
 
-async def test_a_trigger_that_takes_over_goes_on_from_the_note(supervisor, network):
-    state = machine_at(6).state()
-    supervisor.xcom[XCOM_KEY] = {"process_id": PROCESS, "state": state}
-    network.queue(*STREAM, event_stream(sse_output(7, "g\n"), sse("done", result_body(last_seq=7))))
+EXPIRED = httpx.Response(410, json={"error": "Replay window expired", "code": "replay_window_expired"})
+
+
+async def test_a_trigger_that_takes_over_asks_for_no_note_where_all_is_still_kept(supervisor, network):
+    network.queue(*STREAM, event_stream(sse_output(2, "b\n"), sse("done", result_body(last_seq=2))))
+
+    await fired(of_a_task(deferred_at=LONG_AGO, state={"next_seq": 2}))
+
+    assert "GetXCom" not in supervisor.asked
+
+
+@pytest.mark.parametrize(("noted_seq", "asks_for", "lost"), [(6, ["2", "7"], False), (0, ["2", "3"], True)])
+async def test_where_its_beginning_is_no_longer_kept_it_goes_on_from_the_note(
+    supervisor, network, noted_seq, asks_for, lost
+):
+    if noted_seq:
+        state = machine_at(noted_seq).state()
+        supervisor.xcom[XCOM_KEY] = {"process_id": PROCESS, "state": state}
+    first = int(asks_for[-1])
+    rest = event_stream(sse_output(first, "g\n"), sse("done", result_body(last_seq=first)))
+    network.queue(*STREAM, EXPIRED, rest)
 
     event = await fired(of_a_task(deferred_at=LONG_AGO, state={"next_seq": 2}))
 
-    assert event.status == "exited"
-    assert network.requests[-1].url.params["from_seq"] == "7"
+    assert (event.status, event.output_lost) == ("exited", lost)
+    asked = [r.url.params["from_seq"] for r in network.requests if r.url.path == STREAM[1]]
+    assert asked == asks_for
+    assert supervisor.asked.count("GetXCom") == 1
 
 
 @pytest.mark.parametrize("may", [False, True])
