@@ -104,3 +104,15 @@ def test_a_triggerer_that_was_frozen_until_another_took_over_kills_nothing(airfl
     assert "invoking on_kill" in log
     assert "another triggerer follows it" in log
     airflow.stop_component("triggerer-2")
+
+
+def test_a_rolling_deploy_of_the_triggerer_kills_nothing_and_loses_no_line(airflow: Any) -> None:
+    dag_id = "survives_a_freeze"
+    run_id = airflow.trigger(dag_id)
+    airflow.wait_for_task(dag_id, run_id, "count", {"deferred"}, timeout=60)
+    airflow.wait_for(lambda: len(output(airflow, run_id, "count", 1, dag_id)) > 30, 60, "output")
+    airflow.restart("triggerer")
+
+    assert airflow.wait_for_run(dag_id, run_id, timeout=150) == "success"
+    assert output(airflow, run_id, "count", 1, dag_id) == [f"line {n}" for n in range(1, 801)]
+    assert airflow.task_instance(dag_id, run_id, "count").try_number == 1
