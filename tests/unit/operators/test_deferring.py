@@ -84,6 +84,53 @@ def test_a_process_that_ends_soon_needs_no_triggerer(network, context_of):
     assert operator(defer_after=60).execute(context_of())["exit_code"] == 0
 
 
+def noisy(network, *more, **options):
+    """Queue a process that writes much in the worker's time, and what its next streams bring."""
+    network.queue(*START, held_stream(STARTED, sse_output(1, "x" * 99 + "\n"), sse_output(2, LOUD)))
+    network.queue(*STDIN, {"success": True})
+    for stream in more:
+        network.queue("GET", f"{P}/{PROCESS}/stream", stream)
+    return operator(**{"defer_after": 0.05} | options)
+
+
+LOUD = ("x" * 99 + "\n") * 3_000
+
+
+def test_a_process_that_writes_much_is_left_to_the_triggerer_once_it_writes_less(
+    network, context_of, monkeypatch
+):
+    monkeypatch.setattr("airflow_provider_sbx.operators.worker._PACE_SECONDS", 0.05)
+    task = noisy(network, held_stream(sse_output(3, LOUD)), held_stream(sse_output(4, "calm\n")))
+
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute(context_of())
+
+    assert caught.value.trigger.state["next_seq"] == 5
+    streams = [asked for asked in network.asked() if "/stream" in asked]
+    assert len(streams) == 2
+
+
+def test_a_process_that_writes_much_and_ends_meanwhile_needs_no_triggerer(network, context_of, monkeypatch):
+    monkeypatch.setattr("airflow_provider_sbx.operators.worker._PACE_SECONDS", 0.05)
+    task = noisy(network, event_stream(sse_output(3, "end\n"), sse("done", result_body(exit_code=0))))
+
+    result = task.execute(context_of())
+
+    assert result["stdout"].endswith("x\nend\n")
+
+
+def test_a_process_that_is_logged_no_more_is_left_to_the_triggerer_however_much_it_writes(
+    network, context_of, monkeypatch
+):
+    monkeypatch.setattr("airflow_provider_sbx.operators.worker._PACE_SECONDS", 0.05)
+    task = noisy(network, held_stream(sse_output(3, LOUD)), max_log_bytes=200_000)
+
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute(context_of())
+
+    assert caught.value.trigger.state["next_seq"] == 4
+
+
 def test_a_wait_without_a_limit_has_none_in_the_triggerer_either(network, context_of):
     deferred = defer(network, context_of())
 
