@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from airflow_provider_sbx.api import calls
@@ -18,6 +19,7 @@ from airflow_provider_sbx.api.errors import ServiceError
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.steps import (
+    AskPoll,
     AskSandbox,
     AskStatus,
     AskWait,
@@ -28,6 +30,8 @@ from airflow_provider_sbx.api.steps import (
     Pause,
 )
 from airflow_provider_sbx.client import AsyncSandboxClient
+from airflow_provider_sbx.polling import Hint
+from airflow_provider_sbx.sharing import Seat
 
 Emit = Callable[[Sequence[Entry]], None]
 
@@ -89,20 +93,22 @@ async def follow(
     limit = asyncio.timeout(None if until is None else max(0.0, until - time.time()))
     try:
         async with limit:
-            if events is not None:
-                await _from_stream(machine, events, emit, ticker, notes, watcher)
-            while True:
-                if notes is not None and may_catch_up and machine.misses_output:
-                    may_catch_up = False
-                    machine.go_on_from(await notes.load() or {})
-                step = machine.step(time.time())
-                if isinstance(step, Finished):
-                    return step.outcome
-                try:
-                    entries = await _take(step, client, sandbox_id, machine, emit, ticker, notes, watcher)
-                except ServiceError as error:
-                    entries = machine.failed(error, time.time())
-                await _emit_in_turns(entries, emit)
+            with Seat(client, sandbox_id) as seat:
+                driver = _Driver(client, sandbox_id, machine, emit, ticker, notes, watcher, seat)
+                if events is not None:
+                    await driver.read(events)
+                while True:
+                    if notes is not None and may_catch_up and machine.misses_output:
+                        may_catch_up = False
+                        machine.go_on_from(await notes.load() or {})
+                    step = machine.step(time.time())
+                    if isinstance(step, Finished):
+                        return step.outcome
+                    try:
+                        entries = await driver.take(step)
+                    except ServiceError as error:
+                        entries = machine.failed(error, time.time())
+                    await _emit_in_turns(entries, emit)
     except TimeoutError:
         if limit.expired():
             return None
@@ -126,80 +132,101 @@ async def end_overdue(
     :raises ServiceError: the service could not be asked.
     """
     ending = await client.converse(sandbox_id, terminate(machine.process_id, grace_seconds=grace_seconds))
+    if ending.ended:
+        machine.has_ended()
     with suppress(ServiceError):  # it has ended, which is what matters; its last words are a bonus
         await follow(client, sandbox_id, machine, emit, until=time.time() + _LAST_WORDS_SECONDS)
     return ending.how
 
 
-async def _take(
-    step: OpenStream | AskWait | AskStatus | AskSandbox | Pause,
-    client: AsyncSandboxClient,
-    sandbox_id: str,
-    machine: Following,
-    emit: Emit,
-    ticker: _Ticker,
-    notes: Notes | None,
-    watcher: Watcher | None,
-) -> list[Entry]:
-    """Do one step. Nothing is retried here: the machine decides that."""
-    match step:
-        case Pause(seconds):
-            await asyncio.sleep(seconds)
-            return []
-        case OpenStream(from_seq):
-            async with client.stream(sandbox_id, machine.process_id, from_seq=from_seq) as events:
-                await _from_stream(machine, events, emit, ticker, notes, watcher)
-            return []
-        case AskWait(seconds):
-            wait = calls.wait(machine.process_id, timeout_seconds=seconds)
-            result = await client.send(wait, sandbox_id, retry=False)
-            return machine.answered(result, time.time())
-        case AskStatus():
-            process = await client.send(calls.get_process(machine.process_id), sandbox_id, retry=False)
-            return machine.answered(process, time.time())
-        case AskSandbox():
-            sandbox = await client.send(calls.get_sandbox(sandbox_id), retry=False)
-            return machine.answered(sandbox, time.time())
+@dataclass(slots=True)
+class _Driver:
+    """Does what one wait's machine asks for."""
 
+    client: AsyncSandboxClient
+    sandbox_id: str
+    machine: Following
+    emit: Emit
+    ticker: _Ticker
+    notes: Notes | None
+    watcher: Watcher | None
+    seat: Seat
 
-async def _from_stream(
-    machine: Following,
-    events: AsyncIterator[Event],
-    emit: Emit,
-    ticker: _Ticker,
-    notes: Notes | None,
-    watcher: Watcher | None,
-) -> None:
-    """Read an open stream for as long as the machine wants to."""
-    await _emit_in_turns(machine.opened(time.time()), emit)
-    taken = 0
-    if watcher is not None:
-        watcher.stream_opened()
-    try:
-        while machine.reads_on:
-            event = await anext(events, None)
-            if event is None:
-                break
-            with ticker.held():
-                entries = machine.event(event, time.time())
-                await _emit_in_turns(entries, emit)
-            machine.handed_on(time.time())
-            if notes is not None:
-                notes.offer(machine)
-            ticker.arm()
-            # By lines, not by events: one event may hold as many lines as a batch.
-            taken += 1 + len(entries)
-            if taken >= _BATCH:
-                taken = 0
-                # What is buffered is read without ever waiting: give the others their turn.
-                await asyncio.sleep(0)
-    except ServiceError as error:
-        await _emit_in_turns(machine.failed(error, time.time()), emit)
-    else:
-        await _emit_in_turns(machine.stream_ended(time.time()), emit)
-    finally:
+    async def take(
+        self, step: OpenStream | AskWait | AskStatus | AskPoll | AskSandbox | Pause
+    ) -> list[Entry]:
+        """Do one step. Nothing is retried here: the machine decides that."""
+        client, sandbox_id, machine = self.client, self.sandbox_id, self.machine
+        match step:
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+                return []
+            case OpenStream(from_seq):
+                if not await self.seat.ticket.may_stream(is_short=machine.is_over):
+                    return [*machine.looks.crowded(self.seat.ticket.most)]
+                async with client.stream(sandbox_id, machine.process_id, from_seq=from_seq) as events:
+                    await self.read(events)
+                return []
+            case AskWait(seconds):
+                wait = calls.wait(machine.process_id, timeout_seconds=seconds)
+                result = await client.send(wait, sandbox_id, retry=False)
+                return machine.answered(result, time.time())
+            case AskStatus():
+                process = await client.send(calls.get_process(machine.process_id), sandbox_id, retry=False)
+                return machine.answered(process, time.time())
+            case AskPoll():
+                return await self._look(step)
+            case AskSandbox():
+                sandbox = await client.send(calls.get_sandbox(sandbox_id), retry=False)
+                return machine.answered(sandbox, time.time())
+
+    async def _look(self, step: AskPoll) -> list[Entry]:
+        """Wait for what a look that is shared with others brings.
+
+        :raises ServiceError: it failed.
+        """
+        match await self.seat.look(self.machine.process_id, step):
+            case Hint.STREAM_FREE:
+                return [*self.machine.looks.uncrowded()]
+            case Hint.NOT_LISTED:
+                return self.machine.not_listed(time.time())
+            case ServiceError() as error:
+                raise error
+            case answer:
+                return self.machine.answered(answer, time.time())
+
+    async def read(self, events: AsyncIterator[Event]) -> None:
+        """Read an open stream for as long as the machine wants to."""
+        machine, emit, watcher = self.machine, self.emit, self.watcher
+        await _emit_in_turns(machine.opened(time.time()), emit)
+        taken = 0
         if watcher is not None:
-            watcher.stream_closed()
+            watcher.stream_opened()
+        try:
+            while machine.reads_on:
+                event = await anext(events, None)
+                if event is None:
+                    break
+                with self.ticker.held():
+                    entries = machine.event(event, time.time())
+                    await _emit_in_turns(entries, emit)
+                machine.handed_on(time.time())
+                if self.notes is not None:
+                    self.notes.offer(machine)
+                self.ticker.arm()
+                # By lines, not by events: one event may hold as many lines as a batch.
+                taken += 1 + len(entries)
+                if taken >= _BATCH:
+                    taken = 0
+                    # What is buffered is read without ever waiting: give the others their turn.
+                    await asyncio.sleep(0)
+        except ServiceError as error:
+            await _emit_in_turns(machine.failed(error, time.time()), emit)
+        else:
+            await _emit_in_turns(machine.stream_ended(time.time()), emit)
+        finally:
+            if watcher is not None:
+                watcher.stream_closed()
 
 
 async def _emit_in_turns(entries: Sequence[Entry], emit: Emit) -> None:

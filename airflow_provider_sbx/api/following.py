@@ -7,7 +7,9 @@ Streaming (the default): read from the first unseen sequence number; when the st
 silent or is refused for a while, come back from there. Duplicates are dropped, a gap and an event
 that can't be read are asked for once more, and what can't be had again is named. A process that is
 found to have ended is still read to its end. `wait` and `poll` need no stream: the first holds one
-long request after another, the second looks now and then; both read the output at the end.
+long request after another, the second looks now and then, together with all others in its sandbox;
+both read the output at the end. A stream that there is no place for is polled for, too, until there
+is, or until its process has ended.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.api.calls import MAX_WAIT_SECONDS
 from airflow_provider_sbx.api.events import Done, Event, Failed, Output
+from airflow_provider_sbx.api.looks import Looks
 from airflow_provider_sbx.api.models import ProcessResult, ProcessStatus, ProcessSummary, Sandbox
 from airflow_provider_sbx.api.outage import SUSPICIOUS_FAILURES, Outage
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
@@ -56,12 +59,14 @@ class Following:
     """One process that is waited for.
 
     Ask `step` what to do; do it; tell what came of it by `opened`, `event`, `stream_ended`,
-    `answered` or `failed`; log the entries that these return; ask again.
+    `answered`, `not_listed` or `failed`, or by `looks` whether there is a place for a stream; log the
+    entries that these return; ask again.
 
     :param process_id: the process.
     :param strategy: how to wait.
     :param policy: how long the service may be out of reach, and the pauses in between.
-    :param poll_seconds: pause between two looks of the strategy `poll`, in seconds.
+    :param poll_seconds: pause between two looks of the strategy `poll`, or for want of a place for a
+        stream, in seconds.
     :param output_bytes: how much of each of stdout and stderr the outcome keeps, in bytes.
     :param log_bytes: how much output is turned into lines, in bytes; 0 for none.
     :param state: what `state()` returned in another process, to go on from there.
@@ -87,13 +92,13 @@ class Following:
         self.process_id = process_id
         self._strategy = strategy
         self._policy = policy or RetryPolicy()
-        self._poll_seconds = poll_seconds
         self._chance = chance
         progress = Progress(process_id, started_at, sees_output=strategy is WaitStrategy.STREAM)
+        self.looks = Looks(poll_seconds, progress)
         limits = {"output_bytes": output_bytes, "log_bytes": log_bytes}
         self._read = Transcript(**limits, progress=progress, state=state, step_us=step_us)
         self._outcome: Outcome | None = None
-        self._ended = False
+        self._ended = self._over = False
         self._result: ProcessResult | None = None
         self._result_at = 0.0
         self._pause_until = 0.0
@@ -128,6 +133,11 @@ class Following:
         """Whether what is to be read next is no longer kept, so that what is kept is looked for."""
         return self._replay is not None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the process is known to have ended, so that its stream does so as well."""
+        return self._ended or self._over
+
     def go_on_from(self, state: dict[str, Any]) -> None:
         """Go on from what another machine has read, if that is more."""
         if state.get("next_seq", 1) > self.next_seq:
@@ -141,6 +151,7 @@ class Following:
 
         :param now: seconds since 1970.
         """
+        self.looks.is_underway = False
         if self._outcome is not None:
             return AskSandbox() if self._cause_in_doubt else Finished(self._outcome)
         if self._pause_until > now:
@@ -152,13 +163,13 @@ class Following:
         if self._ended and self._result is None:
             return self._ask_wait(1.0, now)
         match self._strategy:
-            case WaitStrategy.STREAM:
+            case WaitStrategy.STREAM if not self.looks.is_crowded:
                 return OpenStream(self._replay.probe if self._replay else self.next_seq)
             case WaitStrategy.WAIT:
                 # Jittered, so that a thousand waits do not turn over together.
                 return self._ask_wait(MAX_WAIT_SECONDS * (0.7 + 0.25 * self._chance()), now)
-            case WaitStrategy.POLL:
-                return AskStatus()
+            case _:
+                return self.looks.ask()
 
     def _ask_wait(self, seconds: float, now: float) -> AskWait:
         self._wait_until = now + seconds
@@ -209,6 +220,16 @@ class Following:
                 return self.failed(event.as_error(), now)
         return []
 
+    def has_ended(self) -> None:
+        """Tell that the process was seen to have ended: what is left is to read its output."""
+        self._over, self.looks.is_crowded = True, False
+        self._ended = self._ended or self._strategy is not WaitStrategy.STREAM
+
+    def not_listed(self, now: float) -> list[Entry]:
+        """Tell that the process is not in the list of its sandbox's: it is asked for by its id."""
+        self._process_in_doubt = self.looks.is_unlisted = True
+        return self._outage.over(now)
+
     def handed_on(self, now: float) -> None:
         """Tell that all that came so far was logged: what that took is no pause of the process."""
         self._read.handed_on(now)
@@ -227,10 +248,11 @@ class Following:
     def tick(self, now: float) -> list[Entry]:
         """Show lines without an end that have waited long enough, or a sign of life in a quiet time."""
         in_doubt = self._process_in_doubt or self._sandbox_in_doubt or self._outage.lasts
+        in_doubt = in_doubt or self.looks.is_crowded  # whether it is quiet can't be told
         return self._read.tick(now, is_running=not (self._ended or in_doubt))
 
     def answered(self, answer: ProcessSummary | ProcessResult | Sandbox, now: float) -> list[Entry]:
-        """Take the answer of `AskWait`, `AskStatus` or `AskSandbox`.
+        """Take the answer of `AskWait`, `AskStatus`, `AskPoll` or `AskSandbox`.
 
         :raises SandboxNotRunningError: the sandbox is gone, and the process with it.
         """
@@ -247,11 +269,13 @@ class Following:
                 entries += self._take_result(answer, now)
             case ProcessSummary():
                 self._process_in_doubt = False
+                self.looks.saw(answer.started_at)
                 if answer.status.is_terminal:
-                    self._ended = True
-                elif self._strategy is WaitStrategy.POLL:
+                    self._ended = not self.looks.is_underway
+                    self.has_ended()
+                elif self.looks.is_underway:
+                    self.looks.is_answered = True
                     self._outage.steady()
-                    self._pause_until = now + self._poll_seconds * (0.9 + 0.2 * self._chance())
         return entries
 
     def failed(self, error: errors.ServiceError, now: float) -> list[Entry]:
@@ -402,6 +426,10 @@ class Following:
         if self._gives_up(now):
             return self._end_without_the_rest()
         entries = self._outage.failed(error, now)
+        if self.looks.is_underway:
+            # Whoever looks for all of them looks again in time, and at the sandbox where need be.
+            self.looks.is_answered = False
+            return entries
         # A stream may go on failing where the service is well and the process long ended.
         self._sandbox_in_doubt = self._process_in_doubt = self._outage.is_suspicious
         self._pause(self._outage.failures, error, now)

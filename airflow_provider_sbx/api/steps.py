@@ -89,6 +89,20 @@ class AskStatus:
     """Read the process."""
 
 
+@dataclass(frozen=True, slots=True)
+class AskPoll:
+    """Look at the process now and then, with all others of its sandbox, until it has ended.
+
+    :param interval_seconds: longest pause between two looks, in seconds.
+    :param created_after: what the list can be narrowed by, in milliseconds since 1970; None for nothing.
+    :param is_first: answer after the next look, also where the process still runs.
+    """
+
+    interval_seconds: float
+    created_after: int | None = None
+    is_first: bool = False
+
+
 @dataclass(frozen=True)
 class AskSandbox:
     """Read the sandbox."""
@@ -108,4 +122,4 @@ class Finished:
     outcome: Outcome
 
 
-Step = OpenStream | AskWait | AskStatus | AskSandbox | Pause | Finished
+Step = OpenStream | AskWait | AskStatus | AskPoll | AskSandbox | Pause | Finished

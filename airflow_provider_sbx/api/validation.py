@@ -22,6 +22,9 @@ from airflow_provider_sbx.api.schema import MISFIT
 MOST_COMMAND_BYTES = 126 * 1024
 """Longest command, in bytes: `MAX_ARG_STRLEN` of execve(2), 128 KiB, less the line that names the task."""
 
+LEAST_POLL_SECONDS = 0.5
+"""Shortest pause between two looks at a process, in seconds: what is quicker is a stream's task."""
+
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -105,16 +108,19 @@ def check_stdin(value: object) -> str | bytes | None:
     )
 
 
-def check_seconds(parameter: str, value: object, *, or_zero: bool = False) -> float | None:
+def check_seconds(
+    parameter: str, value: object, *, or_zero: bool = False, at_least: float = 0.0
+) -> float | None:
     """Return a duration in seconds.
 
     :param value: a timedelta, a number of seconds, or text that is one (a rendered template).
     :param or_zero: whether it may be zero.
-    :raises InvalidParameterError: it is none, or not above zero.
+    :param at_least: the shortest that serves, in seconds; 0 for any.
+    :raises InvalidParameterError: it is none, or too short.
     """
     if value is None:
         return None
-    least = "of 0 or more" if or_zero else "above 0"
+    least = "of 0 or more" if or_zero else f"of {at_least:g} or more" if at_least else "above 0"
     remedy = f"Give a timedelta or a number of seconds {least}."
     seconds = math.nan
     if isinstance(value, timedelta):
@@ -128,7 +134,7 @@ def check_seconds(parameter: str, value: object, *, or_zero: bool = False) -> fl
             raise InvalidParameterError(parameter, f"{value!r} is not a number", remedy) from None
     else:
         raise InvalidParameterError(parameter, f"{value!r} is not a duration", remedy)
-    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not or_zero):
+    if not math.isfinite(seconds) or seconds < at_least or (seconds == 0 and not or_zero):
         raise InvalidParameterError(parameter, f"{value!r} is not {least}", remedy)
     return seconds
 

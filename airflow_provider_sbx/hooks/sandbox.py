@@ -30,6 +30,8 @@ from airflow_provider_sbx.client import (
     SandboxClient,
 )
 from airflow_provider_sbx.operations import AsyncSandboxOperations, SandboxOperations
+from airflow_provider_sbx.sharing import limit_streams
+from airflow_provider_sbx.streams import DEFAULT_MAX_STREAMS, fitting, warn_unless_fitting
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -46,6 +48,8 @@ class Settings:
     :param sandbox_id: the sandbox for tasks that name none.
     :param request_timeout_seconds: longest wait for an answer, in seconds.
     :param patience_seconds: how long the service may be out of reach, in seconds.
+    :param max_streams: how many streams may be open at once over the client that all waits of one
+        event loop share.
     """
 
     api_key: str = field(repr=False)
@@ -53,6 +57,7 @@ class Settings:
     sandbox_id: str | None
     request_timeout_seconds: float
     patience_seconds: float
+    max_streams: int = DEFAULT_MAX_STREAMS
 
     @property
     def policy(self) -> RetryPolicy:
@@ -95,6 +100,7 @@ def _settings(conn_id: str, connection: Connection | None, extra: dict[str, Any]
             extra, "request_timeout_seconds", DEFAULT_REQUEST_TIMEOUT_SECONDS, where
         ),
         patience_seconds=_seconds(extra, "patience_seconds", RetryPolicy().patience_seconds, where),
+        max_streams=_count(extra, "max_streams", DEFAULT_MAX_STREAMS, where),
     )
 
 
@@ -132,6 +138,21 @@ def _seconds(extra: dict[str, Any], name: str, default: float, where: str) -> fl
     return seconds
 
 
+def _count(extra: dict[str, Any], name: str, default: int, where: str) -> int:
+    value = extra.get(name)
+    if value is None or value == "":
+        return default
+    # As text where the connection is written as a URI.
+    count = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidParameterError(
+            f"{where}, extra {name}",
+            f"{value!r} is not a whole number of 1 or more",
+            f"Give such a number, or leave it out for {default}.",
+        )
+    return count
+
+
 class SandboxHook(BaseHook, SandboxOperations):
     """The sandbox service, through an Airflow connection of type `sbx`.
 
@@ -143,6 +164,8 @@ class SandboxHook(BaseHook, SandboxOperations):
     - **Extra** `request_timeout_seconds`: longest wait for an answer, in seconds (default 30).
     - **Extra** `patience_seconds`: how long the service may be out of reach without a break before
       a task fails, in seconds (default 600).
+    - **Extra** `max_streams`: how many streams a triggerer holds at once over this connection; further
+      waits look at their processes now and then, until one is free (default 1000).
 
     Where the credentials come from:
 
@@ -304,12 +327,14 @@ async def new_async_client(settings: Settings) -> AsyncSandboxClient:
 
     :param settings: what the connection says.
     """
-    return await AsyncSandboxClient.make(
+    client = await AsyncSandboxClient.make(
         settings.api_key,
         settings.base_url,
         request_timeout_seconds=settings.request_timeout_seconds,
         policy=settings.policy,
     )
+    limit_streams(client, fitting(settings.max_streams))
+    return client
 
 
 def _only_default(conn_id: str) -> None:
@@ -361,7 +386,9 @@ async def shared_client(
     try:
         async with shared.making:
             if shared.client is None:
-                shared.client = await new_async_client(await read_settings())
+                settings = await read_settings()
+                shared.client = await new_async_client(settings)
+                warn_unless_fitting(conn_id, settings.max_streams)
         yield shared.client
     finally:
         shared.users -= 1

@@ -161,7 +161,7 @@ def test_answers_that_arrive_spoilt_are_asked_for_again(chaos):
             Rule(reads, SpoilBody(run.rng.choice(spoilt)), times=2),
         ]
 
-    chaos(plan, wait_strategy="poll", poll_interval=0.2)
+    chaos(plan, wait_strategy="poll", poll_interval=0.5)
     chaos(plan)
 
 
@@ -285,7 +285,7 @@ def test_a_sandbox_that_is_stopped_under_its_process_ends_the_wait_and_says_so(c
         ]
 
     script = Script(lines=400, pause=0.05)
-    runs = chaos(plan, script, succeeds=False, own_boxes=True, wait_strategy=strategy, poll_interval=0.2)
+    runs = chaos(plan, script, succeeds=False, own_boxes=True, wait_strategy=strategy, poll_interval=0.5)
     # Whichever came first: the end of the process, as the service tells it, or that of the sandbox.
     said = ("killed with its sandbox", "The sandbox was stopped", "is closed (")
     for run in runs:

@@ -272,4 +272,4 @@ def test_waits_without_a_stream_bear_the_same_gateways(chaos, strategy):
         ending = run.rng.choice([gateway_error(502), gateway_error(504), ResetConnection])
         return [Rule(waits, Refuse(ending), skip=run.rng.randint(0, 1), times=3)]
 
-    chaos(plan, wait_strategy=strategy, poll_interval=0.2)
+    chaos(plan, wait_strategy=strategy, poll_interval=0.5)

@@ -200,7 +200,7 @@ def test_a_result_comes_whichever_way_it_is_waited_for(run: Run, log: Log, wait_
         print("once")
         return [1]
 
-    assert run(sandbox_task, prints, wait_strategy=wait_strategy, poll_interval=0.2) == [1]
+    assert run(sandbox_task, prints, wait_strategy=wait_strategy, poll_interval=0.5) == [1]
     assert log.lines() == ["once"]
 
 

@@ -7,7 +7,15 @@ from airflow_provider_sbx.api.events import Failed
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessResult, Sandbox
 from airflow_provider_sbx.api.retrying import RetryPolicy
-from airflow_provider_sbx.api.steps import AskSandbox, AskStatus, AskWait, OpenStream, Pause, WaitStrategy
+from airflow_provider_sbx.api.steps import (
+    AskPoll,
+    AskSandbox,
+    AskStatus,
+    AskWait,
+    OpenStream,
+    Pause,
+    WaitStrategy,
+)
 from tests.unit.builders import (
     PROCESS,
     T0_MS,
@@ -42,6 +50,8 @@ def simulate(following, answer, *, seconds, at=T0):
         if isinstance(step, Pause):
             at += step.seconds
             continue
+        if isinstance(step, AskPoll):
+            at += step.interval_seconds  # whoever looks paces the looks
         steps.append((at, step))
         assert len(steps) < 2000, "it spins"
         try:
@@ -107,7 +117,7 @@ def test_what_may_pass_is_borne_for_as_long_as_patience_lasts_and_not_longer(str
     _, steps = simulate(machine(strategy), always(error), seconds=590)
 
     assert steps[-1][0] - T0 > 500
-    assert len(steps) < 80
+    assert len(steps) < 80 or strategy is WaitStrategy.POLL  # those are paced by whoever looks
     with pytest.raises(errors.ServiceUnavailableError, match=f"{PROCESS} may still be running") as caught:
         simulate(machine(strategy), always(error), seconds=700)
     assert caught.value.__cause__ is error
@@ -176,18 +186,14 @@ def test_an_hourly_hiccup_of_a_quiet_process_costs_no_long_pause():
         assert following.step(at + 3502) == OpenStream(1)
 
 
-@pytest.mark.parametrize("strategy", [WaitStrategy.WAIT, WaitStrategy.POLL])
-def test_an_hourly_hiccup_of_a_wait_costs_no_long_pause(strategy):
-    following = machine(strategy)
+def test_an_hourly_hiccup_of_a_wait_costs_no_long_pause():
+    following = machine(WaitStrategy.WAIT)
     for hour in range(20):
         at = T0 + hour * 3600
         following.failed(CUT, at)
         assert following.step(at).seconds < 1
-        if strategy is WaitStrategy.POLL:
-            following.answered(summary(), at + 1)
-        else:
-            following.step(at + 1)
-            following.failed(errors.WaitTimeoutError("still", status_code=408), at + 25)
+        following.step(at + 1)
+        following.failed(errors.WaitTimeoutError("still", status_code=408), at + 25)
 
 
 # --- is it still there? ----------------------------------------------------------------------
@@ -407,7 +413,7 @@ def test_a_service_that_keeps_nothing_is_not_asked_without_end():
     assert any(isinstance(step, AskStatus) for _, step in steps)
 
 
-# --- long-polls and polls --------------------------------------------------------------------
+# --- long-polls ----------------------------------------------------------------------------
 
 STILL = errors.WaitTimeoutError("timed out", status_code=408)
 
@@ -425,6 +431,13 @@ def test_waits_follow_one_another_while_the_receiver_holds_them():
     assert following.step(at).outcome.exit_code == 1
 
 
+@pytest.mark.parametrize(("chance", "seconds"), [(0.0, 21.0), (0.5, 24.75), (1.0, 28.5)])
+def test_a_turn_of_waiting_is_jittered_and_under_half_a_minute(chance, seconds):
+    following = Following(PROCESS, strategy=WaitStrategy.WAIT, chance=lambda: chance)
+
+    assert following.step(T0).timeout_seconds == pytest.approx(seconds)
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_a_proxy_that_ends_a_wait_at_once_makes_it_no_spin(ended):
     following = machine(WaitStrategy.WAIT)
@@ -434,39 +447,6 @@ def test_a_proxy_that_ends_a_wait_at_once_makes_it_no_spin(ended):
     _, steps = simulate(following, always(STILL), seconds=60)
 
     assert len(steps) <= (61 if ended else 4)
-
-
-def test_polling_looks_at_its_interval_and_fetches_the_result_once():
-    following = machine(WaitStrategy.POLL, poll_seconds=10)
-
-    def answer(step, at):
-        match step:
-            case AskStatus() if at < T0 + 60:
-                return following.answered(summary(), at)
-            case AskStatus():
-                return following.answered(summary(status="exited"), at)
-            case AskWait():
-                return following.answered(result(status="exited", exit_code=3), at)
-
-    steps, at = [], T0
-    while not hasattr(step := following.step(at), "outcome"):
-        if isinstance(step, Pause):
-            assert 9 <= step.seconds <= 11
-            at += step.seconds
-        else:
-            steps.append(step)
-            answer(step, at)
-
-    assert steps.count(AskStatus()) in range(6, 9)
-    assert steps[-1] == AskWait(1.0)
-    assert step.outcome.exit_code == 3
-
-
-def test_a_status_that_is_not_known_is_no_end():
-    following = machine(WaitStrategy.POLL)
-    following.answered(summary(status="hibernating"), T0)
-
-    assert following.step(T0 + 60) == AskStatus()
 
 
 def test_a_wait_that_is_answered_with_a_process_that_still_runs_is_asked_again():

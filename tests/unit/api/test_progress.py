@@ -97,7 +97,7 @@ def test_nothing_is_said_of_a_process_that_is_out_of_reach_or_has_ended():
     following.failed(TransportError("gone", surely_unsent=False), T0 + 1)
     assert following.tick(T0 + 5 * MINUTE) == []
     following.answered(summary(), T0 + 5 * MINUTE)
-    assert texts(following.tick(T0 + 5 * MINUTE)) == ["Process p still runs."]
+    assert texts(following.tick(T0 + 5 * MINUTE)) == ["Process p still runs, for 5 min."]
     following.answered(summary(status="exited"), T0 + 11 * MINUTE)
 
     assert following.tick(T0 + 12 * MINUTE) == []

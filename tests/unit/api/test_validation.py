@@ -103,6 +103,12 @@ def test_what_is_no_duration_above_zero_is_refused(bad):
     assert refused(check_seconds, "timeout", bad) == "timeout"
 
 
+def test_a_duration_may_have_to_last_for_some_time():
+    assert check_seconds("poll_interval", 0.5, at_least=0.5) == 0.5
+    with pytest.raises(InvalidParameterError, match=r"poll_interval: 0\.4 is not of 0\.5 or more\. Give a"):
+        check_seconds("poll_interval", 0.4, at_least=0.5)
+
+
 def test_a_choice_is_one_of_a_few():
     assert check_choice("wait_strategy", "poll", ("poll", "wait")) == "poll"
     assert refused(check_choice, "wait_strategy", "guess", ("poll", "wait")) == "wait_strategy"

@@ -2,15 +2,26 @@
 
 import asyncio
 import gc
+import resource
 import weakref
+from dataclasses import replace
 
 import httpx
 import pytest
 
+from airflow_provider_sbx import sharing
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.planes import VENDOR_URL
 from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
-from airflow_provider_sbx.hooks.sandbox import SandboxAsyncHook, SandboxHook, Settings, shared_client
+from airflow_provider_sbx.client.wire import tls_context
+from airflow_provider_sbx.hooks.sandbox import (
+    SandboxAsyncHook,
+    SandboxHook,
+    Settings,
+    new_async_client,
+    shared_client,
+)
+from airflow_provider_sbx.streams import warn_unless_fitting
 from tests.unit.builders import API_KEY, PROCESS, SANDBOX, process_body, result_body, sse, sse_output
 from tests.unit.client.twins import event_stream
 
@@ -45,6 +56,15 @@ def test_a_hook_has_one_client_and_makes_another_once_it_was_closed(mine):
 def test_a_client_of_ones_own_is_not_the_hooks(mine):
     with SandboxHook(mine) as hook, hook.new_client() as own:
         assert own is not hook.get_conn()
+
+
+def test_a_client_is_not_shared_over_a_fork(mine, monkeypatch):
+    with SandboxHook(mine) as hook:
+        parents = hook.get_conn()
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        assert hook.get_conn() is not parents
+        hook.close()
+        assert not parents._http.is_closed
 
 
 def test_a_hook_is_found_by_its_connections_type():
@@ -185,6 +205,39 @@ async def test_the_client_has_the_settings_of_the_connection():
         assert client.policy.patience_seconds == 8
 
 
+async def test_all_clients_have_one_tls_context_and_each_has_one_pool():
+    read = Reader()
+    async with shared_client("mine", read) as first, shared_client("yours", read) as second:
+        assert tls_context() is tls_context()
+        pools = [client._http._transport for client in (first, second)]
+        assert pools[0] is not pools[1]
+        assert [pool.client for pool in pools] == [pools[0].client, pools[1].client]
+
+
+async def test_the_streams_of_a_loop_and_connection_are_limited_by_its_settings(monkeypatch, caplog):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    warn_unless_fitting.cache_clear()
+
+    async def read():
+        return replace(SETTINGS, max_streams=5000)
+
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            async with shared_client("limited", read) as client:
+                assert sharing._shared[client].streams.most == 924
+    assert len([text for text in caplog.messages if "'limited': max_streams is 5000" in text]) == 1
+
+
+async def test_a_worker_that_follows_one_process_is_not_told_of_a_limit_that_it_never_meets(
+    monkeypatch, caplog
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    async with await new_async_client(replace(SETTINGS, max_streams=5000)):
+        pass
+
+    assert caplog.messages == []
+
+
 async def test_a_failure_to_make_it_reaches_the_maker_and_leaves_nothing_behind():
     read = Reader(InvalidParameterError("password", "missing", "Enter it."))
 
@@ -241,6 +294,24 @@ async def test_a_user_that_breaks_leaves_as_others_do():
         async with shared_client("mine", Reader()) as client:
             raise ZeroDivisionError
     assert is_closed(client)
+
+
+def test_the_client_of_a_loop_that_died_is_not_used_again():
+    """As where a triggerer's loop breaks while triggers run: nobody left, and nothing was closed."""
+    clients = []
+
+    async def use():
+        user = shared_client("mine", Reader())
+        clients.append(await user.__aenter__())
+        abandoned.append(user)
+
+    abandoned = []
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(use())
+        loop.close()
+
+    assert clients[0] is not clients[1]
 
 
 def test_each_loop_has_a_client_of_its_own_and_takes_it_along():

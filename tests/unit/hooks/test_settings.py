@@ -81,6 +81,30 @@ def test_a_time_in_the_extra_that_can_not_be_one_is_refused_by_name(settings_of,
         settings_of("mine")
 
 
+def test_the_extra_limits_the_streams(settings_of, connection):
+    connection("mine")
+    assert settings_of("mine").max_streams == 1000
+    for written in (250, "250", " 250 "):
+        connection("mine", extra={"max_streams": written})
+        assert settings_of("mine").max_streams == 250
+    connection("mine", extra={"max_streams": ""})
+    assert settings_of("mine").max_streams == 1000
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "many", "1.5", "-3", [5]])
+def test_a_limit_of_streams_that_can_not_be_one_is_refused_by_name_with_the_remedy(
+    settings_of, connection, bad
+):
+    connection("mine", extra={"max_streams": bad})
+
+    with pytest.raises(InvalidParameterError) as caught:
+        settings_of("mine")
+    assert str(caught.value).startswith(
+        f"connection 'mine', extra max_streams: {bad!r} is not a whole number"
+    )
+    assert "leave it out for 1000" in str(caught.value)
+
+
 def test_a_sandbox_in_the_extra_that_is_no_text_is_refused_by_name(settings_of, connection):
     connection("mine", extra={"sandbox_id": 5})
 
