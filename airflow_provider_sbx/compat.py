@@ -30,6 +30,7 @@ __all__ = [
     "have_supervisor_turn",
     "push",
     "pushed",
+    "renders_in_triggerer",
     "task_logger",
     "task_state",
     "task_state_store",
@@ -50,6 +51,16 @@ def tells_triggers_of_kills() -> bool:
     from airflow.triggers.base import BaseTrigger
 
     return hasattr(BaseTrigger, "on_kill")
+
+
+def renders_in_triggerer() -> bool:
+    """Whether Airflow renders the fields of a task that starts in the triggerer, and knows of its retries.
+
+    Since 3.3; before, a trigger got them as they were written.
+    """
+    from airflow.triggers.base import BaseTrigger
+
+    return hasattr(BaseTrigger, "render_template_fields") and tells_triggers_of_kills()
 
 
 def trigger_kill_seconds() -> float:

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.errors import NotFoundError, SandboxNotRunningError, WaitTimeoutError
-from airflow_provider_sbx.api.models import ProcessSummary
+from airflow_provider_sbx.api.models import ProcessResult, ProcessSummary
 
 Result = TypeVar("Result")
 Conversation = Generator[calls.Call[Any], Any, Result]
 
 _PAGE = 100
 _KILL_CONFIRMATION_SECONDS = 5.0
+_RESULT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,15 @@ def _ends_within(process_id: str, seconds: float) -> Conversation[bool]:
     return False
 
 
+def read_result(process_id: str) -> Conversation[ProcessResult]:
+    """Return the result of a process that has ended, with the output that the service still holds.
+
+    :raises ServiceError: the service could not be asked.
+    """
+    result: ProcessResult = yield calls.wait(process_id, timeout_seconds=_RESULT_SECONDS)
+    return result
+
+
 def process_key(*identity: object) -> str:
     """Return a key for what may run once: a hash of its names, safe to stand in a shell comment."""
     text = "\x1f".join(str(part) for part in identity)
@@ -89,6 +99,11 @@ def marked(command: str, key: str, label: str) -> str:
     return f"# {key} {' '.join(label.split())}\n{command}"
 
 
+def bears(process: ProcessSummary, key: str) -> bool:
+    """Whether a process was started under a key."""
+    return process.command.startswith(f"# {key} ")
+
+
 def find_process(*keys: str, created_after: int | None = None) -> Conversation[ProcessSummary | None]:
     """Return the process whose command bears one of the keys, or None; the latest where there are several.
 
@@ -96,11 +111,10 @@ def find_process(*keys: str, created_after: int | None = None) -> Conversation[P
     :param created_after: look only at those started after this, in milliseconds since 1970.
     """
     cursor, found = None, None
-    marks = tuple(f"# {key} " for key in keys)
     while True:
         page = yield calls.list_processes(limit=_PAGE, cursor=cursor, created_after=created_after)
         for process in page.data:
-            if process.command.startswith(marks) and (
+            if any(bears(process, key) for key in keys) and (
                 found is None or (process.started_at or 0) >= (found.started_at or 0)
             ):
                 found = process

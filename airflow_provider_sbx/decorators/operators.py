@@ -165,6 +165,12 @@ class SandboxFunctionDecoratedOperator(_Decorated):
                 "the function takes its place",
                 "Leave it out; @task.sandbox_command takes it.",
             )
+        if kwargs.get("end_from_trigger") or kwargs.get("start_from_trigger"):
+            raise InvalidParameterError(
+                "end_from_trigger, start_from_trigger",
+                "a worker sends the function and reads its return value",
+                "Leave them out; @task.sandbox_command takes end_from_trigger.",
+            )
         self.python = python
         self.requirements = requirements
         self.serializer = serializer

@@ -112,6 +112,7 @@ def sandbox_command_task(
     skip_on_exit_code: int | Container[int] | None = ...,
     deferrable: bool = ...,
     defer_after: timedelta | float = ...,
+    end_from_trigger: bool = ...,
     wait_strategy: str = ...,
     log_output: bool = ...,
     poll_interval: float = ...,

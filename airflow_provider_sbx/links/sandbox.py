@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink, XCom
 
 from airflow_provider_sbx.compat import AirflowRuntimeError
+from airflow_provider_sbx.runs.ending import SESSION_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
-
-SESSION_URL_KEY = "session_url"
-"""The XCom that holds the page's address: `sessionUrl` of the sandbox."""
 
 
 class SandboxLink(BaseOperatorLink):

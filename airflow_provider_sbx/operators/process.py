@@ -6,13 +6,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import context_to_airflow_vars, mask_secret
-
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
 from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.api.validation import (
+    LEAST_POLL_SECONDS,
     check_choice,
     check_command,
     check_count,
@@ -38,6 +37,14 @@ from airflow_provider_sbx.operators.signal import SandboxSignalOperator
 from airflow_provider_sbx.operators.target import Templated
 from airflow_provider_sbx.operators.task import SandboxTask
 from airflow_provider_sbx.operators.worker import Options
+from airflow_provider_sbx.operators.workerless import (
+    check_startable,
+    check_workerless,
+    exit_codes,
+    start_trigger_args,
+    why_on_a_worker,
+)
+from airflow_provider_sbx.runs.parameters import hide_values, keeping_last_line_end, parameters_of
 
 if TYPE_CHECKING:
     import jinja2
@@ -84,7 +91,7 @@ class SandboxExecOperator(SandboxTask):
     :param wait_strategy: `stream` shows output as it comes; `wait` (one long request after another)
         and `poll` (a look every `poll_interval`) show it at the end and hold less.
     :param log_output: write the output into the task's log; without it, `stream` becomes `wait`.
-    :param poll_interval: pause between two looks of `poll`, in seconds.
+    :param poll_interval: pause between two looks of `poll`, in seconds; 0.5 at least.
     :param kill_grace: time between TERM and KILL, as a timedelta or in seconds; 0 for KILL at once.
         A worker that is being ended itself waits 2 s at the most: Airflow gives it 5.
     :param output_processor: called with the result; what it returns is pushed instead.
@@ -195,9 +202,7 @@ class SandboxExecOperator(SandboxTask):
     ) -> Any:
         r"""Render a template, keeping its last line end, which Jinja drops: `read` waits for it."""
         env = jinja_env or self.get_template_env()
-        if isinstance(content, str) and content.endswith("\n") and not env.keep_trailing_newline:
-            content += "\n"
-        return super().render_template(content, context, env, seen_oids)
+        return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
 
     # --- checks ------------------------------------------------------------------------------
 
@@ -215,7 +220,7 @@ class SandboxExecOperator(SandboxTask):
         self._check_sources()
         self._check_one_sandbox()
         check_choice("wait_strategy", self.wait_strategy, tuple(WaitStrategy))
-        check_seconds("poll_interval", self.poll_interval)
+        check_seconds("poll_interval", self.poll_interval, at_least=LEAST_POLL_SECONDS)
         check_seconds("kill_grace", self.kill_grace, or_zero=True)
         check_seconds("defer_after", self.defer_after, or_zero=True)
         check_exit_codes("skip_on_exit_code", self.skip_on_exit_code)
@@ -249,28 +254,13 @@ class SandboxExecOperator(SandboxTask):
 
         :param time_left: what is left of `execution_timeout`, in seconds.
         """
-        command = check_command(self.command)
+        command: object = self.command
         if self._is_python_file:
-            command = python_script(command)
-        env = check_env(self.env) or {}
-        if self.append_airflow_env:
-            env = context_to_airflow_vars(context, in_env_var_format=True) | env
-        limits = [s for s in (check_seconds("timeout", self.timeout), time_left) if s is not None]
-        options = {
-            "cwd": check_text("cwd", self.cwd, what="a directory"),
-            "env": env or None,
-            "run_as": check_text("run_as", self.run_as, what="a user"),
-            "timeout_ms": max(1, round(min(limits) * 1000)) if limits else None,
-            "secrets": self.secrets or None,
-            "vault": check_text("vault", self.vault, what="a vault"),
-            "one_password": self.one_password,
-        }
-        return process_parameters(command, options)
+            command = python_script(check_command(command))
+        return parameters_of(self, command, context, time_left)
 
     def _hide_values(self) -> None:
-        # Airflow hides them by their names where it shows `env`, but not where the process prints them.
-        if isinstance(self.env, Mapping):
-            mask_secret({name: value for name, value in self.env.items() if isinstance(value, str)})
+        hide_values(self.env)
 
     def _options(self, *, deferrable: bool) -> Options:
         strategy = self.wait_strategy
@@ -279,7 +269,8 @@ class SandboxExecOperator(SandboxTask):
         defer_after = check_seconds("defer_after", self.defer_after, or_zero=True)
         return Options(
             wait_strategy=strategy,
-            poll_interval=check_seconds("poll_interval", self.poll_interval) or 5.0,
+            poll_interval=check_seconds("poll_interval", self.poll_interval, at_least=LEAST_POLL_SECONDS)
+            or 5.0,
             output_bytes=self.max_output_bytes,
             log_bytes=self.max_log_bytes if self.log_output else 0,
             kill_grace=self._grace,
@@ -312,6 +303,13 @@ class SandboxProcessOperator(SandboxExecOperator):
         `sandbox_id` and `process_id`. Its standard input then stays open unless `stdin` is given,
         and the sandbox must outlive the task, so that `sandbox` can't be given.
     :param deferrable: wait in the triggerer (default), or in the worker.
+    :param end_from_trigger: end a deferred task that succeeds or is skipped in the triggerer, with no worker
+        to resume it. Airflow then calls no `on_success_callback`, `on_skipped_callback` or listener for it,
+        and refuses such a DAG where a plugin has listeners.
+    :param start_from_trigger: start, follow and end the task in the triggerer, with no worker at any point
+        (Airflow 3.3 or newer). What a triggerer can't render as a worker would, such as the result of
+        another task, and mapped tasks start on a worker, and end in the triggerer. The pages of Airflow show
+        no rendered fields, and pools don't count such a task. On failure, callbacks know no exception.
     """
 
     template_fields: Sequence[str] = (*SandboxExecOperator.template_fields, "stdin")
@@ -323,11 +321,69 @@ class SandboxProcessOperator(SandboxExecOperator):
         stdin: str | bytes | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = True,
+        end_from_trigger: bool = False,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         self.stdin = stdin
         self.wait_for_completion = wait_for_completion
         super().__init__(command=command, deferrable=deferrable, **kwargs)
+        # Under this name Airflow looks for it, and refuses the DAG where a plugin has listeners.
+        self.end_from_trigger = end_from_trigger
+        self._starts_from_trigger = start_from_trigger
+        if start_from_trigger:
+            check_startable(self)
+        elif end_from_trigger:
+            check_workerless(self, "end_from_trigger")
+        self._start_from_trigger_if_possible()
+
+    def prepare_template(self) -> None:
+        """Also tell the trigger that starts the task of the script, once its text stands in the command."""
+        super().prepare_template()
+        self._start_from_trigger_if_possible()
+
+    def execute(self, context: Context) -> Any:
+        """Run the process; see the class for how it ends."""
+        if self._starts_from_trigger:
+            self.log.info(
+                "This task starts on a worker, though start_from_trigger is given: %s.",
+                self._why_on_a_worker or "it is mapped",
+            )
+        return super().execute(context)
+
+    def _start_from_trigger_if_possible(self) -> None:
+        # Of the instance: Airflow takes what the class has for all mapped tasks, without what they expand to.
+        self._why_on_a_worker = why_on_a_worker(self) if self._starts_from_trigger else None
+        self.start_from_trigger = self._starts_from_trigger and self._why_on_a_worker is None
+        if not self.start_from_trigger:
+            self.start_trigger_args = None
+            return
+        command = python_script(self.command) if self._is_python_file else self.command
+        options = self._options(deferrable=True)
+        self.start_trigger_args = start_trigger_args(
+            self,
+            command,
+            {
+                "append_airflow_env": self.append_airflow_env,
+                "wait_strategy": options.wait_strategy,
+                "poll_interval": options.poll_interval,
+                "max_log_bytes": options.log_bytes,
+                "kill_grace": options.kill_grace,
+                "checkpoints": self.do_xcom_push,
+                "wait_for_completion": self.wait_for_completion,
+                "ends": self._ends(fails=True),
+            },
+        )
+
+    def _ends(self, *, fails: bool = False) -> dict[str, Any] | None:
+        if not (self.end_from_trigger or self._starts_from_trigger):
+            return None
+        return {
+            "output_bytes": self.max_output_bytes,
+            "skip_on_exit_code": exit_codes(self.skip_on_exit_code),
+            "pushes": self.do_xcom_push,
+            "fails": fails,
+        }
 
     def _check_early(self) -> None:
         super()._check_early()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_sbx.api.conversations import read_result
 from airflow_provider_sbx.api.errors import (
     AuthenticationError,
     InvalidParameterError,
@@ -13,7 +14,6 @@ from airflow_provider_sbx.api.errors import (
     ServiceError,
 )
 from airflow_provider_sbx.api.models import ProcessStatus
-from airflow_provider_sbx.api.output import bounded_tail
 from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.triggers.event import ProcessEvent
@@ -44,25 +44,9 @@ def fetched(
     :param output_bytes: how much of each of stdout and stderr is kept, in bytes.
     :param log: the task's logger.
     """
-    stdout = stderr = ""
-    lost = end.output_lost
+    result = None
     try:
-        result = hook.wait(end.sandbox_id, end.process_id, timeout_seconds=5.0)
-        stdout, stderr = result.stdout, result.stderr
+        result = hook.get_conn().converse(end.sandbox_id, read_result(end.process_id))
     except ServiceError as error:
-        lost = True
         log.warning("The output for the result could not be read; the log has it. %s", error)
-    stdout, stdout_cut = bounded_tail(stdout, output_bytes)
-    stderr, stderr_cut = bounded_tail(stderr, output_bytes)
-    return Outcome(
-        status=status,
-        exit_code=end.exit_code,
-        started_at=end.started_at,
-        completed_at=end.completed_at,
-        error=end.error,
-        stdout=stdout,
-        stderr=stderr,
-        stdout_truncated=stdout_cut,
-        stderr_truncated=stderr_cut,
-        output_lost=lost,
-    )
+    return end.outcome(status, result, output_bytes=output_bytes)

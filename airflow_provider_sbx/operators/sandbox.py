@@ -23,10 +23,10 @@ from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.validation import sandbox_spec
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
-from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.command import check_if_known, is_known
-from airflow_provider_sbx.operators.ending import task_failures
 from airflow_provider_sbx.operators.stopping import stop_if_possible, stop_if_there
+from airflow_provider_sbx.runs.attempt import Attempt
+from airflow_provider_sbx.runs.ending import task_failures
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -16,8 +16,8 @@ from airflow_provider_sbx.api.validation import check_seconds, check_signal
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
 from airflow_provider_sbx.operators.command import check_if_known
-from airflow_provider_sbx.operators.ending import task_failures
 from airflow_provider_sbx.operators.target import Started, Templated, check_target, sandbox_of, target_of
+from airflow_provider_sbx.runs.ending import task_failures
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

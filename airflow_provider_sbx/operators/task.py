@@ -19,7 +19,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_sbx.api.conversations import terminate
 from airflow_provider_sbx.api.errors import (
     ProcessKilledError,
-    ProcessTimedOutError,
     SandboxError,
     ServiceError,
 )
@@ -29,8 +28,6 @@ from airflow_provider_sbx.api.validation import check_exit_codes, check_text, sa
 from airflow_provider_sbx.compat import TaskDeferralError, TaskDeferralTimeout
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
-from airflow_provider_sbx.operators.attempt import Attempt
-from airflow_provider_sbx.operators.ending import as_task_failure, raise_unless_success, result_of
 from airflow_provider_sbx.operators.resuming import error_of, fetched
 from airflow_provider_sbx.operators.stopping import stop_if_possible
 from airflow_provider_sbx.operators.target import Templated
@@ -43,14 +40,14 @@ from airflow_provider_sbx.operators.worker import (
     Started,
     WorkerRun,
 )
+from airflow_provider_sbx.runs.attempt import Attempt
+from airflow_provider_sbx.runs.ending import as_task_failure, overdue_error, raise_unless_success, result_of
+from airflow_provider_sbx.runs.parameters import OVERDUE_SECONDS
 from airflow_provider_sbx.triggers.event import ProcessEvent
 from airflow_provider_sbx.triggers.process import SandboxProcessTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-_OVERDUE_SECONDS = 15.0
-"""How much later than the process's own timeout the task ends it, in seconds, should the service not."""
 
 _DEFERRAL_SPARE_SECONDS = 120.0
 
@@ -90,6 +87,10 @@ class SandboxTask(LinkedToSandbox):
     def _hide_values(self) -> None:
         """Tell Airflow's masker which values must not stand in the log."""
 
+    def _ends(self) -> dict[str, Any] | None:
+        """Return how a deferred task ends in the triggerer, as `TaskEnd` has it; None for on a worker."""
+        return None
+
     @property
     @abstractmethod
     def _grace(self) -> float:
@@ -115,7 +116,7 @@ class SandboxTask(LinkedToSandbox):
             sandbox_id = check_text("sandbox_id", self.sandbox_id, what="an id")
             options = self._options(deferrable=deferrable)
             if deadline is None and params.timeout_ms is not None:
-                deadline = time.time() + params.timeout_ms / 1000 + _OVERDUE_SECONDS
+                deadline = time.time() + params.timeout_ms / 1000 + OVERDUE_SECONDS
             with SandboxHook(self.sbx_conn_id) as hook:
                 self._run = WorkerRun(
                     hook,
@@ -174,6 +175,7 @@ class SandboxTask(LinkedToSandbox):
             owns_sandbox=end.owns_sandbox,
             deferred_at=now,
             checkpoints=self.do_xcom_push,
+            ends=self._ends(),
         )
         # The trigger's own deadline comes first; Airflow's is for a trigger that never runs.
         spare = options.kill_grace + _DEFERRAL_SPARE_SECONDS
@@ -221,6 +223,8 @@ class SandboxTask(LinkedToSandbox):
                 if attached and end.status is ProcessStatus.KILLED:
                     self.log.info("Process %s was ended with the try before: starting anew.", end.process_id)
                     return self._execute(context, deferrable=False)
+                if end.failure == "lasting":
+                    raise AirflowFailException(end.error)
                 if end.failure is not None:
                     error = error_of(end)
                     raise as_task_failure(error, replaceable_sandbox=owns_sandbox)
@@ -236,10 +240,7 @@ class SandboxTask(LinkedToSandbox):
 
     def _overdue(self, attempt: Attempt, sandbox_id: str, process_id: str, how: str) -> NoReturn:
         attempt.remember(sandbox_id, process_id, finished=True)
-        raise ProcessTimedOutError(
-            f"Process {process_id} in sandbox {sandbox_id} used up its time "
-            f"(execution_timeout or timeout): {how}."
-        )
+        raise overdue_error(sandbox_id, process_id, how)
 
     def _finish(self, attempt: Attempt, sandbox_id: str, process_id: str, outcome: Outcome) -> Any:
         code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"

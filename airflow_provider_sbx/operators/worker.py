@@ -18,7 +18,6 @@ from airflow_provider_sbx.api.errors import (
     NotFoundError,
     OutcomeUnknownError,
     SandboxError,
-    SandboxNotRunningError,
     ServiceError,
 )
 from airflow_provider_sbx.api.following import Following
@@ -30,12 +29,14 @@ from airflow_provider_sbx.compat import task_logger, worker_stats
 from airflow_provider_sbx.follow import end_overdue, follow
 from airflow_provider_sbx.hooks.sandbox import SandboxHook, new_async_client
 from airflow_provider_sbx.metrics import Meter, span
-from airflow_provider_sbx.operators.attempt import Attempt
-from airflow_provider_sbx.operators.running import (
+from airflow_provider_sbx.runs.attempt import Attempt
+from airflow_provider_sbx.runs.parameters import outliving
+from airflow_provider_sbx.runs.running import (
     Begun,
     begin,
     feed_and_follow,
     new_machine,
+    stop_if_possible,
     write_input,
 )
 from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter, log_time
@@ -48,7 +49,6 @@ then the process must be known to have ended.
 """
 
 _KILL_POLICY = RetryPolicy(patience_seconds=1.0)
-_SPARE_MINUTES = 5
 _NOISY_BYTES = 128 * 1024
 """What a process may write a second and be left to the triggerer: the service keeps a few MiB, and it takes
 some seconds until the triggerer reads on."""
@@ -325,11 +325,7 @@ class WorkerRun:
                     return
             except NotFoundError:
                 pass
-        if spec.timeout_minutes is None and self._params.timeout_ms is not None:
-            # So that a sandbox whose record was lost with its worker does not live for long.
-            minutes = math.ceil(self._params.timeout_ms / 60_000) + _SPARE_MINUTES
-            spec = spec.model_copy(update={"timeout_minutes": minutes})
-        sandbox = await client.create_sandbox(spec)
+        sandbox = await client.create_sandbox(outliving(spec, self._params))
         self._sandbox_id, self._owns_sandbox = sandbox.id, True
         self._attempt.remember(sandbox.id, owns_sandbox=True)
         self._tell(sandbox.id, None, sandbox.page)
@@ -365,17 +361,8 @@ class WorkerRun:
             return None
 
     async def _stop_own_sandbox(self, client: AsyncSandboxClient) -> None:
-        if not self._owns_sandbox or self._sandbox_id is None:
-            return
-        try:
-            await client.stop_sandbox(self._sandbox_id)
-            self._log.info("Stopped sandbox %s.", self._sandbox_id)
-        except (NotFoundError, SandboxNotRunningError):
-            pass  # gone already
-        except ServiceError as error:
-            self._log.warning(
-                "Sandbox %s could not be stopped; it ends at its timeout_minutes. %s", self._sandbox_id, error
-            )
+        if self._owns_sandbox and self._sandbox_id is not None:
+            await stop_if_possible(client, self._sandbox_id, self._log)
 
     async def _end_unwatched(self, client: AsyncSandboxClient) -> None:
         """End a process that nobody will wait for, since its task broke."""

@@ -27,10 +27,10 @@ from airflow_provider_sbx.follow import follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook, new_async_client
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
 from airflow_provider_sbx.metrics import Meter
-from airflow_provider_sbx.operators.ending import raise_unless_success, result_of, task_failures
 from airflow_provider_sbx.operators.resuming import error_of, fetched
-from airflow_provider_sbx.operators.running import new_machine
 from airflow_provider_sbx.operators.target import Started, Templated, check_target, sandbox_of, target_of
+from airflow_provider_sbx.runs.ending import raise_unless_success, result_of, task_failures
+from airflow_provider_sbx.runs.running import new_machine
 from airflow_provider_sbx.tasklog import emitter
 from airflow_provider_sbx.triggers.event import ProcessEvent
 from airflow_provider_sbx.triggers.process import SandboxProcessTrigger

@@ -7,11 +7,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_sbx.api.errors import SandboxError
-from airflow_provider_sbx.api.models import ProcessStatus
+from airflow_provider_sbx.api.models import ProcessResult, ProcessStatus
+from airflow_provider_sbx.api.output import bounded_tail
 from airflow_provider_sbx.api.steps import Outcome
 
-# What the waiting itself may fail of; each is an error class of `api.errors` by its role.
-Failure = Literal["sandbox_not_running", "refused", "not_found", "unavailable", "invalid", "service"]
+# What the waiting itself may fail of; each is an error class of `api.errors` by its role, but for
+# `lasting`: what no other try can mend, told in words.
+Failure = Literal[
+    "sandbox_not_running", "refused", "not_found", "unavailable", "invalid", "service", "lasting"
+]
 
 
 class ProcessEvent(BaseModel):
@@ -56,6 +60,28 @@ class ProcessEvent(BaseModel):
             completed_at=outcome.completed_at,
             error=outcome.error,
             output_lost=outcome.output_lost,
+        )
+
+    def outcome(self, status: ProcessStatus, result: ProcessResult | None, *, output_bytes: int) -> Outcome:
+        """Return the outcome with the output that the sandbox still holds.
+
+        :param status: how the process ended.
+        :param result: what the service says of it; None where it could not be asked.
+        :param output_bytes: how much of each of stdout and stderr is kept, in bytes.
+        """
+        stdout, stdout_cut = bounded_tail(result.stdout if result else "", output_bytes)
+        stderr, stderr_cut = bounded_tail(result.stderr if result else "", output_bytes)
+        return Outcome(
+            status=status,
+            exit_code=self.exit_code,
+            started_at=self.started_at,
+            completed_at=self.completed_at,
+            error=self.error,
+            stdout=stdout,
+            stderr=stderr,
+            stdout_truncated=stdout_cut,
+            stderr_truncated=stderr_cut,
+            output_lost=self.output_lost or result is None,
         )
 
     @classmethod

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_sbx.api.conversations import terminate
+from airflow_provider_sbx.api.conversations import read_result, terminate
 from airflow_provider_sbx.api.errors import (
     AuthenticationError,
     InvalidParameterError,
     NotFoundError,
+    SandboxError,
     SandboxNotRunningError,
     ServiceError,
     ServiceUnavailableError,
 )
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES
-from airflow_provider_sbx.api.steps import WaitStrategy
+from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
 from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.compat import (
     AirflowRuntimeError,
@@ -35,10 +38,13 @@ from airflow_provider_sbx.compat import (
 from airflow_provider_sbx.follow import end_overdue, follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
 from airflow_provider_sbx.metrics import Meter, span
+from airflow_provider_sbx.runs.running import Begun, feed_and_follow, stop_if_possible
 from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter
 from airflow_provider_sbx.triggers.backlog import Backlog
 from airflow_provider_sbx.triggers.checkpoint import Checkpoint
 from airflow_provider_sbx.triggers.event import Failure, ProcessEvent
+from airflow_provider_sbx.triggers.note import Note, leave_note, read_note
+from airflow_provider_sbx.triggers.task_end import TaskEnd
 
 SETTLE_SECONDS = 8.0
 """How long after a deferral no event is fired, in seconds.
@@ -71,6 +77,7 @@ class SandboxProcessTrigger(BaseTrigger):
     :param deferred_at: when the task was deferred, in seconds since 1970; see `SETTLE_SECONDS`.
     :param checkpoints: note in XCom how far much output was logged; see `Checkpoint`.
     :param ends_process: the process is the task's own, and ended when the task is killed.
+    :param ends: end the task here where that is possible, without a worker; see `TaskEnd`.
     """
 
     def __init__(
@@ -89,6 +96,7 @@ class SandboxProcessTrigger(BaseTrigger):
         deferred_at: float = 0.0,
         checkpoints: bool = True,
         ends_process: bool = True,
+        ends: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
         self.sandbox_id = sandbox_id
@@ -104,6 +112,9 @@ class SandboxProcessTrigger(BaseTrigger):
         self.deferred_at = deferred_at
         self.checkpoints = checkpoints
         self.ends_process = ends_process
+        self.ends = ends
+        self._follower = uuid.uuid4().hex
+        """This trigger in this triggerer, and no other that follows the same process."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the triggerer builds this trigger from."""
@@ -123,6 +134,7 @@ class SandboxProcessTrigger(BaseTrigger):
                 "deferred_at": self.deferred_at,
                 "checkpoints": self.checkpoints,
                 "ends_process": self.ends_process,
+                "ends": self.ends,
             },
         )
 
@@ -131,29 +143,98 @@ class SandboxProcessTrigger(BaseTrigger):
         backlog = Backlog(self)
         try:
             event = await self._wait(backlog)
-            await asyncio.sleep(self.deferred_at + SETTLE_SECONDS - time.time())
             await backlog.written()
         except asyncio.CancelledError:
             if not tells_triggers_of_kills():
                 await self.on_kill()
             raise
         # Nothing may come after this: a triggerer that took over would have this one killed.
-        yield TriggerEvent(event.model_dump(mode="json"))  # type: ignore[no-untyped-call]  # Airflow's is untyped
+        yield event
 
-    async def _wait(self, backlog: Backlog) -> ProcessEvent:
+    async def _wait(self, backlog: Backlog) -> TriggerEvent:
         try:
             async with SandboxAsyncHook(self.sbx_conn_id) as hook:
-                with span("sbx.wait", sandbox_id=self.sandbox_id, process_id=self.process_id):
-                    return await self._follow(hook.client, backlog)
-        except (ServiceError, InvalidParameterError, AirflowNotFoundException) as error:
-            return ProcessEvent(
-                sandbox_id=self.sandbox_id,
-                process_id=self.process_id,
-                failure=failure_of(error),
-                error=str(error),
-            )
+                try:
+                    with span("sbx.wait", sandbox_id=self.sandbox_id, process_id=self.process_id):
+                        end = await self._follow(hook.client, backlog)
+                    event = await self._end_of_task(hook.client, end)
+                except SandboxError as error:
+                    end, event = self._failure(error), await self._end_of_wait(hook.client, error)
+        except (SandboxError, AirflowNotFoundException) as error:  # of the connection
+            end, event = self._failure(error), None
+        if event is not None:
+            return event
+        await asyncio.sleep(self.deferred_at + SETTLE_SECONDS - time.time())
+        return TriggerEvent(end.model_dump(mode="json"))  # type: ignore[no-untyped-call]  # Airflow's is untyped
+
+    def _failure(self, error: Exception) -> ProcessEvent:
+        return ProcessEvent(
+            sandbox_id=self.sandbox_id,
+            process_id=self.process_id,
+            failure=failure_of(error),
+            error=str(error),
+        )
+
+    async def _end_of_task(self, client: AsyncSandboxClient, end: ProcessEvent) -> TriggerEvent | None:
+        """Return the event that ends the task here; None where a worker is to resume it."""
+        if self.ends is None or end.status is None or end.deadline_passed:
+            return None
+        result = None
+        try:
+            result = await client.converse(end.sandbox_id, read_result(end.process_id))
+        except ServiceError as error:
+            self.log.warning("The output for the result could not be read; the log has it. %s", error)
+        rules = TaskEnd.model_validate(self.ends)
+        outcome = end.outcome(end.status, result, output_bytes=rules.output_bytes)
+        event = await rules.event(self, end.sandbox_id, end.process_id, outcome)
+        if event is not None and self.owns_sandbox:
+            # Whoever takes over before Airflow knows of the end finds it here, and not in the sandbox.
+            kept = outcome if rules.pushes else replace(outcome, stdout="", stderr="")
+            await leave_note(self, self._note(kept))
+            await self._stop_own(client)
+        return event
+
+    async def _end_of_wait(self, client: AsyncSandboxClient, error: SandboxError) -> TriggerEvent | None:
+        """Return the event that ends the task here where the wait failed; None where a worker is to."""
+        if self.ends is None or not (self.owns_sandbox and isinstance(error, SandboxNotRunningError)):
+            return None
+        note = await read_note(self)
+        if note is None or note.process_id != self.process_id or note.outcome is None:
+            return None
+        # A trigger before this one saw the end, and stopped the sandbox.
+        rules = TaskEnd.model_validate(self.ends)
+        return await rules.event(self, note.sandbox_id, note.process_id, note.outcome)
+
+    def _note(self, outcome: Outcome | None = None) -> Note:
+        ti = self.task_instance
+        return Note(
+            follower=self._follower,
+            try_number=getattr(ti, "try_number", None),
+            sandbox_id=self.sandbox_id,
+            process_id=self.process_id or None,
+            owns_sandbox=self.owns_sandbox,
+            outcome=outcome,
+        )
+
+    async def _stop_own(self, client: AsyncSandboxClient) -> None:
+        if self.owns_sandbox and self.sandbox_id:
+            await stop_if_possible(client, self.sandbox_id, self.log)
 
     async def _follow(self, client: AsyncSandboxClient, backlog: Backlog) -> ProcessEvent:
+        return await self._follow_process(client, backlog)
+
+    async def _follow_process(
+        self,
+        client: AsyncSandboxClient,
+        backlog: Backlog,
+        begun: Begun | None = None,
+        stdin: str | bytes | None = None,
+    ) -> ProcessEvent:
+        """Follow the process to its end.
+
+        :param begun: it was just started, or found, and has its input to be written.
+        :param stdin: the input.
+        """
         machine = Following(
             self.process_id,
             strategy=WaitStrategy(self.wait_strategy),
@@ -168,16 +249,15 @@ class SandboxProcessTrigger(BaseTrigger):
         meter, began = Meter(triggerer_stats(), is_shared=True), time.monotonic()
         emit = backlog.counted(meter.counting(emitter(task_logger(self.log))))
         checkpoint = Checkpoint(self, self.process_id, machine)
+        notes = checkpoint if self.checkpoints else None
+        options: dict[str, Any] = {"until": self.deadline, "notes": notes, "watcher": meter}
         try:
-            outcome = await follow(
-                client,
-                self.sandbox_id,
-                machine,
-                emit,
-                until=self.deadline,
-                notes=checkpoint if self.checkpoints else None,
-                watcher=meter,
-            )
+            if begun is None:
+                outcome = await follow(client, self.sandbox_id, machine, emit, **options)
+            else:
+                outcome = await feed_and_follow(
+                    client, self.sandbox_id, begun, machine, emit, stdin=stdin, **options
+                )
         finally:
             checkpoint.stop()
             meter.report()
@@ -223,8 +303,7 @@ class SandboxProcessTrigger(BaseTrigger):
                     )
         except (
             TimeoutError,
-            ServiceError,
-            InvalidParameterError,
+            SandboxError,
             AirflowNotFoundException,
             AirflowRuntimeError,
         ) as error:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_sbx.compat import renders_in_triggerer
+
 pytestmark = pytest.mark.airflow
 
 
@@ -142,3 +144,17 @@ def test_functions_return_the_commands_to_run(airflow: Any) -> None:
         airflow.xcom("sandbox_taskflow_command", run_id, "export", map_index=n)["stdout"] for n in (0, 1)
     ]
     assert outputs == [f"{name},2026-11-24,1\n{name},2026-11-24,2\n" for name in ("orders", "customers")]
+
+
+@pytest.mark.skipif(not renders_in_triggerer(), reason="this Airflow starts tasks on workers only")
+def test_tasks_without_a_worker_have_their_output_and_result_where_others_have_it(airflow: Any) -> None:
+    run_id, state = ended(airflow, "sandbox_without_a_worker")
+    assert state == "success"
+    for task in airflow.task_instances("sandbox_without_a_worker", run_id):
+        result = airflow.xcom("sandbox_without_a_worker", run_id, task.label)
+        assert result["stdout"] == f"{task.label} for north, run {run_id}\ndone\n"
+        log = airflow.task_log_text("sandbox_without_a_worker", run_id, task.label, 1)
+        assert f"{task.label} for north" in log
+        # Whatever a worker does, it begins with this.
+        assert "Pre Execute" not in log
+        assert task.raw["pid"] is None

@@ -1,4 +1,4 @@
-"""DAGs for the integration tests, each made twice: waiting in the worker and in the triggerer."""
+"""DAGs for the integration tests, each made for every way to wait: see `MODES`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,29 @@ from typing import Any
 
 from airflow.sdk import DAG
 
+from airflow_provider_sbx.compat import renders_in_triggerer
 from airflow_provider_sbx.operators.process import SandboxExecOperator, SandboxProcessOperator
 
 SANDBOX = {"image_name": "python"}
 
-for mode in ("worker", "triggerer"):
-    # Deferred at once: what is tested is the wait in the triggerer.
-    how: dict[str, Any] = {"deferrable": mode == "triggerer", "defer_after": 0, "sandbox": SANDBOX}
+
+def _tail(result: dict[str, Any]) -> Any:
+    return [result["stdout"], result["stdout_truncated"]]
+
+
+# Deferred at once: what is tested is the wait in the triggerer.
+MODES: dict[str, dict[str, Any]] = {
+    "worker": {"deferrable": False},
+    "triggerer": {"defer_after": 0},
+    "ending": {"defer_after": 0, "end_from_trigger": True},
+}
+if renders_in_triggerer():
+    MODES["workerless"] = {"start_from_trigger": True}
+
+for mode, wait in MODES.items():
+    how: dict[str, Any] = {**wait, "sandbox": SANDBOX}
+    # Where no worker resumes the task, nothing can be made of its result.
+    takes_result = mode in ("worker", "triggerer")
 
     with DAG(f"ends_{mode}"):
         SandboxProcessOperator(task_id="fails", command="echo out; echo why 1>&2; exit 3", **how)
@@ -39,7 +55,7 @@ for mode in ("worker", "triggerer"):
             task_id="keeps_a_tail",
             command="seq 1 2000",
             max_output_bytes=10,
-            output_processor=lambda result: [result["stdout"], result["stdout_truncated"]],
+            output_processor=_tail if takes_result else None,
             **how,
         )
         SandboxProcessOperator(
@@ -140,3 +156,13 @@ with DAG("fails_deferred"):
         params={"sandbox_id": ""},
         defer_after=0,
     )
+
+if renders_in_triggerer():
+    # What a triggerer can't render starts on a worker all the same.
+    with DAG("workerless_mapped", params={"sandbox_id": ""}):
+        inside = {"sandbox_id": "{{ params.sandbox_id }}", "start_from_trigger": True}
+        first = SandboxProcessOperator(task_id="first", command="echo one", **inside)
+        SandboxProcessOperator(
+            task_id="pulls", command="echo {{ ti.xcom_pull(task_ids='first')['stdout'] }}", **inside
+        ).set_upstream(first)
+        SandboxProcessOperator.partial(task_id="mapped", **inside).expand(command=["echo a", "echo b"])

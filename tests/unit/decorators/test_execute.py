@@ -10,7 +10,7 @@ from airflow.exceptions import AirflowFailException, AirflowSkipException, TaskD
 from airflow_provider_sbx.api.errors import ProcessFailedError, ProcessKilledError
 from airflow_provider_sbx.api.frames import MARK
 from airflow_provider_sbx.decorators.process import sandbox_command_task, sandbox_task
-from airflow_provider_sbx.operators.attempt import Attempt
+from airflow_provider_sbx.runs.attempt import Attempt
 from tests.unit.builders import PROCESS, SANDBOX, T0_MS, process_body, result_body, sse, sse_output
 from tests.unit.client.twins import event_stream, held_stream
 

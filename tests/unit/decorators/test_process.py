@@ -130,9 +130,9 @@ def test_an_editor_knows_every_option_that_the_operators_have(decorator, operato
     options = set()
     for kind in (SandboxExecOperator, SandboxProcessOperator, operator):
         options |= set(inspect.signature(kind.__init__.__wrapped__).parameters)
-    options -= {"self", "kwargs", "command", "python_callable", "op_args", "op_kwargs"}
+    options -= {"self", "kwargs", "command", "python_callable", "op_args", "op_kwargs", "start_from_trigger"}
     if decorator is sandbox_task:
-        options -= {"stdin", "wait_for_completion", "output_processor"}
+        options -= {"stdin", "wait_for_completion", "output_processor", "end_from_trigger"}
     with_options = typing.get_overloads(decorator)[-1]
 
     known = set(inspect.signature(with_options).parameters) - {"kwargs", "multiple_outputs"}

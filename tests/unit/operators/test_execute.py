@@ -8,9 +8,9 @@ import pytest
 from airflow.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_sbx.api import errors
-from airflow_provider_sbx.operators import running
-from airflow_provider_sbx.operators.attempt import Attempt
 from airflow_provider_sbx.operators.process import SandboxExecOperator, SandboxProcessOperator
+from airflow_provider_sbx.runs import running
+from airflow_provider_sbx.runs.attempt import Attempt
 from tests.unit.builders import (
     PAGE,
     PROCESS,

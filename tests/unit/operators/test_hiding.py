@@ -3,8 +3,8 @@
 import pytest
 from airflow.exceptions import TaskDeferred
 
-from airflow_provider_sbx.operators import process
 from airflow_provider_sbx.operators.process import SandboxProcessOperator
+from airflow_provider_sbx.runs import parameters
 from tests.unit.builders import PROCESS, SANDBOX, process_body, result_body, sse
 from tests.unit.client.twins import held_stream
 
@@ -16,7 +16,7 @@ ENV = {"DB_PASSWORD": "open-sesame", "N": 1}
 def masked(monkeypatch):
     """What was told to the masker, which picks by the names what it hides."""
     masked = []
-    monkeypatch.setattr(process, "mask_secret", masked.append)
+    monkeypatch.setattr(parameters, "mask_secret", masked.append)
     return masked
 
 

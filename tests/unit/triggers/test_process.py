@@ -37,6 +37,7 @@ EVERY = {
     "deferred_at": 1_700_000_000.5,
     "checkpoints": False,
     "ends_process": False,
+    "ends": {"output_bytes": 9, "skip_on_exit_code": [99], "pushes": True, "fails": False},
 }
 
 
@@ -278,3 +279,55 @@ async def test_a_service_that_can_not_be_reached_breaks_no_triggerer(network, su
 
     network.queue("GET", P, httpx.Response(400, json={"error": "x"}))
     await of_a_task().on_kill()
+
+
+# --- ending the task -------------------------------------------------------------------------
+
+ENDS = {"output_bytes": 5, "skip_on_exit_code": [99], "pushes": True, "fails": False}
+
+
+def ends_with(network, **result):
+    network.queue(*STREAM, event_stream(sse("done", result_body(**result))))
+    network.queue("POST", f"{P}/wait", {"result": result_body(**result)})
+
+
+async def task_end(**options):
+    (event,) = [event async for event in of_a_task(ends=ENDS, **options).run()]
+    return event
+
+
+async def test_a_success_ends_the_task_at_once_with_its_result_in_xcom(network, supervisor):
+    ends_with(network, exit_code=0, stdout="0123456789")
+
+    event = await task_end(deferred_at=time.time())
+
+    assert event.task_instance_state == "success"
+    assert supervisor.xcom["return_value"]["stdout"] == "56789"
+    # Airflow would encode it twice.
+    assert event.xcoms is None
+
+
+async def test_a_skip_ends_the_task(network, supervisor):
+    ends_with(network, exit_code=99)
+
+    assert (await task_end()).task_instance_state == "skipped"
+
+
+async def test_a_failure_is_left_to_a_worker_which_leaves_word_for_the_next_try(network, supervisor):
+    ends_with(network, exit_code=3)
+
+    event = await task_end()
+
+    assert ProcessEvent.read(event.payload).exit_code == 3
+    assert "return_value" not in supervisor.xcom
+
+
+async def test_a_sandbox_of_the_task_is_stopped_at_its_end_and_the_end_noted_before(network, supervisor):
+    ends_with(network, exit_code=0)
+    network.queue("PUT", f"/api/sandbox/{SANDBOX}/stop", {"success": True})
+
+    await task_end(owns_sandbox=True)
+
+    assert supervisor.xcom["sbx_process"]["outcome"]["exit_code"] == 0
+    network.queue(*STREAM, httpx.Response(409, json={"error": "x", "code": "sandbox_not_running"}))
+    assert (await task_end(owns_sandbox=True)).task_instance_state == "success"

@@ -15,9 +15,11 @@ from typing import Any
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import find_process, marked, terminate
 from airflow_provider_sbx.api.errors import (
+    NotFoundError,
     OutcomeUnknownError,
     ProcessExitedError,
     ResponseError,
+    SandboxNotRunningError,
     ServiceError,
 )
 from airflow_provider_sbx.api.events import Event
@@ -26,7 +28,7 @@ from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary
 from airflow_provider_sbx.api.retrying import is_outcome_unknown, may_repeat
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
 from airflow_provider_sbx.client import AsyncSandboxClient
-from airflow_provider_sbx.follow import Emit, Watcher, follow
+from airflow_provider_sbx.follow import Emit, Notes, Watcher, follow
 
 _LOOKUPS = 4
 _REFUSED = range(400, 500)
@@ -156,6 +158,7 @@ async def feed_and_follow(
     *,
     stdin: str | bytes | None,
     until: float | None,
+    notes: Notes | None = None,
     watcher: Watcher | None = None,
 ) -> Outcome | None:
     """Write a process's input, close it, and follow its output, all at once.
@@ -166,6 +169,7 @@ async def feed_and_follow(
     :param stdin: what to write; None for nothing. Closed either way: a command that reads on finds
         the end, and does not wait for ever.
     :param until: when to leave it to others, in seconds since 1970; not before all is written.
+    :param notes: see `follow`.
     :param watcher: is told of each stream that is read.
     :return: how it ended, or None where `until` came first.
     :raises ServiceError: going on is pointless.
@@ -174,7 +178,16 @@ async def feed_and_follow(
         write_input(client, sandbox_id, begun.process.id, stdin, again=begun.attached)
     )
     following = asyncio.create_task(
-        follow(client, sandbox_id, machine, emit, events=begun.events, until=until, watcher=watcher)
+        follow(
+            client,
+            sandbox_id,
+            machine,
+            emit,
+            events=begun.events,
+            until=until,
+            notes=notes,
+            watcher=watcher,
+        )
     )
     try:
         await asyncio.wait((writing, following), return_when=asyncio.FIRST_EXCEPTION)
@@ -223,6 +236,17 @@ async def write_input(
                 raise OutcomeUnknownError(call.what, error) from error
             if not (again and isinstance(error, ResponseError) and error.status_code in _REFUSED):
                 raise
+
+
+async def stop_if_possible(client: AsyncSandboxClient, sandbox_id: str, log: Any) -> None:
+    """Stop a task's own sandbox, or say in the log why it could not be; one that is gone is stopped."""
+    try:
+        await client.stop_sandbox(sandbox_id)
+        log.info("Stopped sandbox %s.", sandbox_id)
+    except (NotFoundError, SandboxNotRunningError):
+        pass
+    except ServiceError as error:
+        log.warning("Sandbox %s could not be stopped; it ends at its timeout_minutes. %s", sandbox_id, error)
 
 
 def new_machine(

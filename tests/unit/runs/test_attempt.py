@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_sbx.operators.attempt import Attempt
+from airflow_provider_sbx.runs.attempt import Attempt
 
 
 @pytest.fixture

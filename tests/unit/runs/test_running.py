@@ -10,7 +10,7 @@ from airflow_provider_sbx.api.errors import OutcomeUnknownError
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessSummary
 from airflow_provider_sbx.client import AsyncSandboxClient
-from airflow_provider_sbx.operators.running import Begun, feed_and_follow
+from airflow_provider_sbx.runs.running import Begun, feed_and_follow
 from tests.unit.builders import API_KEY, CONTROL, PROCESS, SANDBOX, process_body, result_body
 from tests.unit.client.twins import QUICK, Service, held_stream
 

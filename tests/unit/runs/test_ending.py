@@ -7,7 +7,7 @@ from airflow.exceptions import AirflowFailException, AirflowNotFoundException, A
 
 from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.api.steps import Outcome
-from airflow_provider_sbx.operators.ending import (
+from airflow_provider_sbx.runs.ending import (
     as_task_failure,
     raise_unless_success,
     result_of,

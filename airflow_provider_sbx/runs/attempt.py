@@ -58,7 +58,7 @@ class Attempt:
         self._store = task_state_store(context)
         self._identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
         # The run's start tells apart two installations, or two runs of one name, in one sandbox.
-        self._run_started = getattr(context.get("dag_run"), "start_date", None)
+        self.run_started = getattr(context.get("dag_run"), "start_date", None)
         self.try_number: int = ti.try_number
         self._max_tries: int = getattr(ti, "max_tries", 0)
         mapped = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
@@ -71,7 +71,7 @@ class Attempt:
 
     def key_of(self, try_number: int) -> str:
         """Return the key of some try's process."""
-        return process_key(*self._identity, self._run_started, try_number)
+        return process_key(*self._identity, self.run_started, try_number)
 
     def remember(
         self,

@@ -29,6 +29,9 @@ from airflow_provider_sbx.api.models import ProcessStatus
 from airflow_provider_sbx.api.output import clean_text
 from airflow_provider_sbx.api.steps import Outcome
 
+SESSION_URL_KEY = "session_url"
+"""The XCom that holds the address of a sandbox's page: its `sessionUrl`."""
+
 _STDERR_LINES = 10
 _STDERR_CHARACTERS = 2_000
 
@@ -98,21 +101,45 @@ def _error(who: str, outcome: Outcome) -> ProcessError:
     return kind(f"{who} {what}. The end of its stderr:\n" + "\n".join(lines)[-_STDERR_CHARACTERS:])
 
 
-def as_task_failure(error: SandboxError, *, replaceable_sandbox: bool) -> Exception:
-    """Return what to raise for an error of the service or of a parameter.
+def overdue_error(sandbox_id: str, process_id: str, how: str) -> ProcessTimedOutError:
+    """Return the error of a process that used up its time.
 
-    What a retry can't mend fails the task for good: a wrong parameter, a refused key, a sandbox
-    that is missing or stopped, a user or directory that the sandbox does not have. The rest is
-    raised as it is, and Airflow retries it.
+    :param how: what came of ending it, in words.
+    """
+    return ProcessTimedOutError(
+        f"Process {process_id} in sandbox {sandbox_id} used up its time "
+        f"(execution_timeout or timeout): {how}."
+    )
+
+
+def is_lasting(error: SandboxError, *, replaceable_sandbox: bool) -> bool:
+    """Whether a retry can't mend an error.
+
+    Such as a wrong parameter, a refused key, a sandbox that is missing or stopped, a user or directory that
+    the sandbox does not have.
 
     :param replaceable_sandbox: the next try makes another sandbox, so that the loss of this one
         is no reason to give up.
     """
-    lasting = isinstance(error, InvalidParameterError | AuthenticationError) or (
-        isinstance(error, NotFoundError | SandboxNotRunningError) and not replaceable_sandbox
-    )
-    if isinstance(error, ResponseError) and 400 <= error.status_code < 500 and not error.retryable:
-        lasting = lasting or not isinstance(error, NotFoundError | SandboxNotRunningError)
+    match error:
+        case InvalidParameterError() | AuthenticationError():
+            return True
+        case NotFoundError() | SandboxNotRunningError():
+            return not replaceable_sandbox
+        case ResponseError():
+            return 400 <= error.status_code < 500 and not error.retryable
+        case _:
+            return False
+
+
+def as_task_failure(error: SandboxError, *, replaceable_sandbox: bool) -> Exception:
+    """Return what to raise for an error of the service or of a parameter.
+
+    What a retry can't mend fails the task for good; the rest is raised as it is, and Airflow retries it.
+
+    :param replaceable_sandbox: see `is_lasting`.
+    """
+    lasting = is_lasting(error, replaceable_sandbox=replaceable_sandbox)
     return AirflowFailException(str(error)) if lasting else error
 
 

@@ -1,0 +1,140 @@
+"""Tasks that need no worker at their end, or at no point: what they must be for that, and what is refused.
+
+Airflow 3.3 starts a task in the triggerer where the operator says `start_from_trigger`, and renders its
+fields there. It calls none of the task's own methods then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import DecoratedOperator, redact
+from airflow.triggers.base import StartTriggerArgs
+
+from airflow_provider_sbx.api.errors import InvalidParameterError
+from airflow_provider_sbx.api.models import SandboxSpec
+from airflow_provider_sbx.api.validation import check_exit_codes
+from airflow_provider_sbx.compat import renders_in_triggerer
+from airflow_provider_sbx.operators.command import is_known
+from airflow_provider_sbx.operators.rendering import trigger_filters, why_not_in_a_triggerer
+from airflow_provider_sbx.triggers.start import SandboxStartTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.operators.process import SandboxProcessOperator
+
+_ON_A_WORKER = {
+    "output_processor": "it is called on a worker",
+    "on_execute_callback": "Airflow calls it on a worker",
+    "on_success_callback": "Airflow calls it on a worker",
+    "on_skipped_callback": "Airflow calls it on a worker",
+    "outlets": "Airflow tells of assets from a worker",
+    "multiple_outputs": "a worker takes the result apart",
+    "_pre_execute_hook": "it is called on a worker",
+    "_post_execute_hook": "it is called on a worker",
+}
+_EXIT_CODES = range(256)
+
+
+def check_workerless(task: SandboxProcessOperator, parameter: str) -> None:
+    """Check that a task can end in the triggerer.
+
+    :param parameter: `end_from_trigger` or `start_from_trigger`, which the task has.
+    :raises InvalidParameterError: something of it takes a worker.
+    """
+    for name, why in _ON_A_WORKER.items():
+        if getattr(task, name, None):
+            raise InvalidParameterError(
+                f"{parameter}, {name.removeprefix('_').removesuffix('_hook')}",
+                f"both are given, and {why}, which {parameter} does without",
+                "Give one of them.",
+            )
+    if not task.deferrable:
+        raise InvalidParameterError(
+            f"{parameter}, deferrable",
+            "a task that isn't deferrable waits on a worker",
+            f"Leave deferrable=False or {parameter} out.",
+        )
+
+
+def check_startable(task: SandboxProcessOperator) -> None:
+    """Check that a task can start in the triggerer.
+
+    :raises InvalidParameterError: something of it can't work there.
+    """
+    name = "start_from_trigger"
+    if not renders_in_triggerer():
+        raise InvalidParameterError(
+            name,
+            "this Airflow does not render a task's fields in the triggerer",
+            f"Use Airflow 3.3 or newer, or leave {name} out: end_from_trigger=True works here.",
+        )
+    if isinstance(task, DecoratedOperator):
+        raise InvalidParameterError(
+            name, "the decorated function is called on a worker", "Leave it out; end_from_trigger may serve."
+        )
+    check_workerless(task, name)
+    if isinstance(task.stdin, bytes):
+        raise InvalidParameterError(
+            f"{name}, stdin", "bytes can't be handed to a trigger", "Give text, or start on a worker."
+        )
+    # A trigger's arguments stand in Airflow's database.
+    for variable, value in task.env.items() if isinstance(task.env, Mapping) else ():
+        if isinstance(value, str) and is_known(value) and _is_sensitive(variable):
+            raise InvalidParameterError(
+                f"{name}, env[{variable!r}]",
+                "Airflow takes its name for sensitive, and its value would stand in a trigger's arguments",
+                "Use secrets, or a template of a connection or variable, which is rendered in the triggerer.",
+            )
+
+
+def _is_sensitive(variable: str) -> bool:
+    """Whether Airflow hides a value by its name."""
+    return bool(redact(variable, variable) != variable)
+
+
+def why_on_a_worker(task: SandboxProcessOperator) -> str | None:
+    """Return why a task that may start in the triggerer starts on a worker all the same; None where not."""
+    if getattr(task.get_dag(), "render_template_as_native_obj", False):
+        return "the DAG renders its templates as native objects"
+    filters = trigger_filters()
+    for field in task.template_fields:
+        if why := why_not_in_a_triggerer(field, getattr(task, field), filters):
+            return why
+    return None
+
+
+def exit_codes(given: int | Container[int] | None) -> list[int]:
+    """Return exit codes to skip on as a trigger's arguments hold them."""
+    skip_on = check_exit_codes("skip_on_exit_code", given)
+    return [code for code in _EXIT_CODES if code in skip_on]
+
+
+def start_trigger_args(
+    task: SandboxProcessOperator, command: str, options: Mapping[str, Any]
+) -> StartTriggerArgs:
+    """Return what Airflow starts the task in the triggerer with.
+
+    :param command: the command, not rendered.
+    :param options: how to wait.
+    """
+    kwargs = {field: _plain(getattr(task, field)) for field in task.template_fields}
+    return StartTriggerArgs(
+        trigger_cls=f"{SandboxStartTrigger.__module__}.{SandboxStartTrigger.__qualname__}",
+        trigger_kwargs={**kwargs, **options, "command": command},
+        next_method="execute_complete",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a field's value as JSON has it."""
+    if isinstance(value, SandboxSpec):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

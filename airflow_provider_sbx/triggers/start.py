@@ -1,0 +1,377 @@
+"""`SandboxStartTrigger`: a task's whole life in the triggerer, with no worker at any point."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_sbx.api import calls
+from airflow_provider_sbx.api.conversations import bears, find_process
+from airflow_provider_sbx.api.errors import (
+    InvalidParameterError,
+    NotFoundError,
+    SandboxError,
+    SandboxNotRunningError,
+)
+from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
+from airflow_provider_sbx.api.steps import WaitStrategy
+from airflow_provider_sbx.api.validation import check_stdin, check_text, sandbox_spec
+from airflow_provider_sbx.client import AsyncSandboxClient
+from airflow_provider_sbx.compat import AirflowRuntimeError, push, pushed, task_logger, task_state
+from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
+from airflow_provider_sbx.runs.attempt import Attempt
+from airflow_provider_sbx.runs.ending import SESSION_URL_KEY, is_lasting, overdue_error
+from airflow_provider_sbx.runs.parameters import (
+    OVERDUE_SECONDS,
+    hide_values,
+    keeping_last_line_end,
+    outliving,
+    parameters_of,
+)
+from airflow_provider_sbx.runs.running import Begun, begin, write_input
+from airflow_provider_sbx.tasklog import log_time
+from airflow_provider_sbx.triggers.backlog import Backlog
+from airflow_provider_sbx.triggers.event import ProcessEvent
+from airflow_provider_sbx.triggers.note import KILLED_KEY, leave_note, read_note
+from airflow_provider_sbx.triggers.process import SandboxProcessTrigger
+from airflow_provider_sbx.triggers.task_end import TaskEnd
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.providers.common.compat.sdk import Context
+
+_TELL_SECONDS = 2.0
+"""How long a process runs until its ids go to XCom by themselves, in seconds; those of a shorter one go with
+its result. All triggers of a triggerer share one supervisor, which takes some 28 requests a second."""
+
+_CLOCKS_MS = 3_600_000
+"""How much the clocks of Airflow and the service may differ, in milliseconds."""
+
+_LOOK_SECONDS = 1.0
+_LOOKS = 20
+
+
+class SandboxStartTrigger(SandboxProcessTrigger):
+    """Starts a task's process, follows it and ends the task.
+
+    Airflow makes it from `start_trigger_args` of the operator, renders its fields as it would those of the
+    operator, and gives it the task's runtime instance. A triggerer that takes over runs it anew: so it looks
+    for its process by the try's key before it starts one. See `SandboxProcessOperator` for the parameters;
+    these are it in addition to those of `SandboxProcessTrigger`:
+
+    :param ends: see `TaskEnd`.
+    :param given: whatever else `SandboxProcessTrigger` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        command: str,
+        ends: dict[str, Any],
+        sandbox_id: str | None = None,
+        sandbox: Mapping[str, Any] | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str | int | float] | None = None,
+        append_airflow_env: bool = True,
+        run_as: str | None = None,
+        timeout: float | str | None = None,
+        secrets: Mapping[str, Any] | None = None,
+        vault: str | None = None,
+        one_password: Mapping[str, Any] | None = None,
+        stdin: str | None = None,
+        wait_for_completion: bool = True,
+        sbx_conn_id: str = DEFAULT_CONNECTION,
+        **given: Any,
+    ) -> None:
+        super().__init__(
+            sandbox_id=sandbox_id or "", process_id="", sbx_conn_id=sbx_conn_id, ends=ends, **given
+        )
+        self.command = command
+        self.sandbox = sandbox
+        self.cwd = cwd
+        self.env = env
+        self.append_airflow_env = append_airflow_env
+        self.run_as = run_as
+        self.timeout: timedelta | float | str | None = timeout
+        self.secrets = secrets
+        self.vault = vault
+        self.one_password = one_password
+        self.stdin = stdin
+        self.wait_for_completion = wait_for_completion
+        self.timeout_after: datetime | None = None  # set by the triggerer: when `execution_timeout` is over
+        # Kept as they were given: rendered ones may hold what must not stand in a repr.
+        self._given = {
+            "command": command,
+            "ends": ends,
+            "sandbox_id": sandbox_id,
+            "sandbox": sandbox,
+            "cwd": cwd,
+            "env": env,
+            "append_airflow_env": append_airflow_env,
+            "run_as": run_as,
+            "timeout": timeout,
+            "secrets": secrets,
+            "vault": vault,
+            "one_password": one_password,
+            "stdin": stdin,
+            "wait_for_completion": wait_for_completion,
+            "sbx_conn_id": sbx_conn_id,
+            **given,
+        }
+        self._attempt: Attempt | None = None
+        self._rules = TaskEnd.model_validate(ends)
+        self._telling: asyncio.Task[None] | None = None
+        self._told: set[str] = set()
+        self._is_ours = False
+        """The sandbox was made for this very try."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what the triggerer builds this trigger from."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", self._given
+
+    # --- rendering ---------------------------------------------------------------------------
+
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render the fields. Files were read when the DAG was parsed: none is looked for here."""
+        self.template_ext = ()
+        super().render_template_fields(context, jinja_env)
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render a template as the operator does."""
+        env = jinja_env or self.get_template_env()
+        return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
+
+    # --- the run -----------------------------------------------------------------------------
+
+    async def _wait(self, backlog: Backlog) -> TriggerEvent:
+        try:
+            return await super()._wait(backlog)
+        except Exception:
+            # Nobody waits for the process any more: Airflow has a worker fail the task.
+            with suppress(SandboxError, AirflowRuntimeError):
+                await self._end(grace_seconds=self.kill_grace)
+            raise
+        finally:
+            if self._telling is not None:
+                self._telling.cancel()
+
+    async def _follow(self, client: AsyncSandboxClient, backlog: Backlog) -> ProcessEvent:
+        ti = self.task_instance
+        if ti is None or not hasattr(ti, "get_template_context"):
+            raise InvalidParameterError(
+                "start_from_trigger",
+                "the triggerer does not know the task",
+                "Give start_from_trigger=True to the operator itself, on Airflow 3.3 or newer.",
+            )
+        context = ti.get_template_context()
+        if self.env:
+            hide_values(self.env)
+        attempt = self._attempt = Attempt({"ti": ti, "dag_run": context["dag_run"]})
+        if self.timeout_after is not None:
+            self.deadline = self.timeout_after.timestamp()
+        time_left = None if self.deadline is None else max(1.0, self.deadline - time.time())
+        params = parameters_of(self, self.command, context, time_left)
+        stdin = check_stdin(self.stdin)
+        spec = None if self.sandbox is None else outliving(sandbox_spec(self.sandbox), params)
+        if spec is None:
+            self.sandbox_id = await self._named_sandbox()
+        else:
+            await self._known_sandbox(attempt)
+        if self.sandbox_id and (left := await self._left_over(client, attempt)) is not None:
+            try:
+                end = await self._watch(client, backlog, Begun(left, attached=True), params, stdin)
+            except (SandboxNotRunningError, NotFoundError):
+                if spec is None or bears(left, attempt.key):
+                    raise
+                end = None
+            if end is not None and (bears(left, attempt.key) or not await self._was_killed(end)):
+                return end
+            self.log.info("Process %s was ended with the try before: starting anew.", left.id)
+            self.process_id = ""
+        if spec is not None and not self._is_ours:
+            await self._stop_own(client)
+            await self._make_sandbox(client, spec)
+        async with begin(
+            client,
+            self.sandbox_id,
+            params,
+            key=attempt.key,
+            label=attempt.label,
+            streaming=self.wait_strategy == WaitStrategy.STREAM and self.wait_for_completion,
+            notice=self.log.warning,
+        ) as begun:
+            return await self._watch(client, backlog, begun, params, stdin)
+
+    # --- where -------------------------------------------------------------------------------
+
+    async def _named_sandbox(self) -> str:
+        named = check_text("sandbox_id", self.sandbox_id or None, what="an id")
+        if named is None:
+            named = (await SandboxAsyncHook(self.sbx_conn_id).read_settings()).sandbox_id
+        if named is None:
+            raise InvalidParameterError(
+                "sandbox_id",
+                "neither it nor sandbox is given, and the connection names none",
+                "Give sandbox_id, or a spec as sandbox, or put one into the connection's extra.",
+            )
+        return named
+
+    async def _known_sandbox(self, attempt: Attempt) -> None:
+        """Go on in the sandbox that a triggerer before this one made, in this try or an earlier one."""
+        note = await read_note(self)
+        if note is not None and note.owns_sandbox:
+            self.sandbox_id, self.owns_sandbox = note.sandbox_id, True
+            self._is_ours = note.try_number == attempt.try_number
+            if self._is_ours:
+                # Whatever became of the sandbox, this try ran its process there if at all.
+                self.process_id = note.process_id or ""
+
+    async def _make_sandbox(self, client: AsyncSandboxClient, spec: SandboxSpec) -> None:
+        sandbox = await client.create_sandbox(spec)
+        self.sandbox_id, self.owns_sandbox, self._is_ours = sandbox.id, True, True
+        self._told.clear()
+        # Before the start, so that whoever takes over looks for the process there.
+        await leave_note(self, self._note())
+        self.log.info("Made sandbox %s for this task. %s", sandbox.id, sandbox.session_url or "")
+
+    async def _left_over(self, client: AsyncSandboxClient, attempt: Attempt) -> ProcessSummary | None:
+        """Return this try's process, that a lost triggerer started; or an earlier try's, where it runs on.
+
+        An earlier try's that has ended was that try's result, or nobody's any more.
+        """
+        if self.process_id:
+            return await client.send(calls.get_process(self.process_id), self.sandbox_id)
+        run_started = attempt.run_started
+        since = run_started and int(run_started.timestamp() * 1000) - _CLOCKS_MS
+        keys = (attempt.key, *attempt.unrecorded_keys)
+        try:
+            found = await client.converse(self.sandbox_id, find_process(*keys, created_after=since))
+        except (SandboxNotRunningError, NotFoundError):
+            if self.sandbox is None or self._is_ours:
+                raise
+            return None  # the sandbox of an earlier try, which has ended
+        if found is None or (found.status.is_terminal and not bears(found, attempt.key)):
+            return None
+        return found
+
+    async def _watch(
+        self,
+        client: AsyncSandboxClient,
+        backlog: Backlog,
+        begun: Begun,
+        params: ProcessParameters,
+        stdin: str | bytes | None,
+    ) -> ProcessEvent:
+        process = begun.process
+        self.process_id = process.id
+        self._telling = asyncio.create_task(self._tell_soon(client))
+        if begun.attached:
+            self.log.info("Found process %s in sandbox %s: following it.", process.id, self.sandbox_id)
+        else:
+            began = process.started_at if process.started_at is not None else time.time() * 1000
+            text = f"Started process {process.id} in sandbox {self.sandbox_id}."
+            task_logger(self.log).info(text, timestamp=log_time(int(began * 1000)))
+        if not self.wait_for_completion:
+            if stdin is not None:
+                await write_input(client, self.sandbox_id, process.id, stdin, again=begun.attached)
+            return ProcessEvent(sandbox_id=self.sandbox_id, process_id=process.id)
+        if self.deadline is None and params.timeout_ms is not None:
+            began = process.started_at / 1000 if process.started_at is not None else time.time()
+            self.deadline = began + params.timeout_ms / 1000 + OVERDUE_SECONDS
+        return await self._follow_process(client, backlog, begun, stdin)
+
+    async def _was_killed(self, end: ProcessEvent) -> bool:
+        """Whether a process was ended since its try was cleared: it may well have ended with exit code 0."""
+        return end.status is ProcessStatus.KILLED or await pushed(self, KILLED_KEY) == end.process_id
+
+    # --- word to others ----------------------------------------------------------------------
+
+    async def _tell_soon(self, client: AsyncSandboxClient) -> None:
+        """Tell in a while, beside the wait: a short process has its end told with it."""
+        await asyncio.sleep(0 if self.owns_sandbox else _TELL_SECONDS)
+        await self._tell(client)
+        with suppress(AirflowRuntimeError):
+            await leave_note(self, self._note())
+
+    async def _tell(self, client: AsyncSandboxClient) -> None:
+        """Push what the operator pushes before it waits, unless that was done."""
+        values = {"sandbox_id": self.sandbox_id, "process_id": self.process_id}
+        if (page := client.page_of(self.sandbox_id)) is not None:
+            values[SESSION_URL_KEY] = page
+        try:
+            for key in values.keys() - self._told if self._rules.pushes else ():
+                await push(self, key, values[key])
+                self._told.add(key)
+        except AirflowRuntimeError as error:
+            self.log.warning("XCom could not take the process's id. %s", error)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    async def _end_of_task(self, client: AsyncSandboxClient, end: ProcessEvent) -> TriggerEvent | None:
+        if self._telling is not None:
+            self._telling.cancel()
+        await self._tell(client)
+        if end.deadline_passed:
+            event = self._rules.failed(self, overdue_error(end.sandbox_id, end.process_id, end.error or ""))
+            await self._stop_own(client)
+            return event
+        if not self.wait_for_completion:
+            ids = {"sandbox_id": end.sandbox_id, "process_id": end.process_id}
+            return await self._rules.success(self, ids)
+        return await super()._end_of_task(client, end)
+
+    def _failure(self, error: Exception) -> ProcessEvent:
+        # What comes here takes a worker, which alone can fail a task for good.
+        return super()._failure(error).model_copy(update={"failure": "lasting"})
+
+    async def _end_of_wait(self, client: AsyncSandboxClient, error: SandboxError) -> TriggerEvent | None:
+        if (event := await super()._end_of_wait(client, error)) is not None:
+            return event
+        await self._stop_own(client)
+        if is_lasting(error, replaceable_sandbox=self.owns_sandbox):
+            return None
+        return self._rules.failed(self, error)
+
+    # --- killing -----------------------------------------------------------------------------
+
+    async def _goes_on(self) -> bool:
+        """Whether nobody killed the task, and another triggerer follows this try.
+
+        A cleared task is soon deferred again, by its next try: so whose the wait is stands in the note that
+        a trigger leaves when it has run for a moment. Where none comes, nothing is killed.
+        """
+        if await task_state(self) != "deferred":
+            return False
+        for _ in range(_LOOKS):
+            note = await read_note(self)
+            if note is not None and note.follower != self._follower and self._attempt is not None:
+                return note.try_number == self._attempt.try_number
+            await asyncio.sleep(_LOOK_SECONDS)
+            if await task_state(self) != "deferred":
+                return False
+        return True
+
+    async def _end(self, *, grace_seconds: float) -> None:
+        if self._attempt is None or not self.sandbox_id:
+            return  # nothing was started
+        async with SandboxAsyncHook(self.sbx_conn_id) as hook:
+            if not self.process_id:
+                found = await hook.client.converse(self.sandbox_id, find_process(self._attempt.key))
+                self.process_id = found.id if found else ""
+            if not self.process_id:
+                await self._stop_own(hook.client)
+                return
+        await push(self, KILLED_KEY, self.process_id)
+        await super()._end(grace_seconds=grace_seconds)

@@ -1,0 +1,65 @@
+"""Which templates a triggerer renders as a worker would."""
+
+from datetime import timedelta
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_sbx.operators.process import SandboxProcessOperator
+from airflow_provider_sbx.operators.rendering import trigger_filters, why_not_in_a_triggerer
+
+
+def why(value):
+    return why_not_in_a_triggerer("command", value, trigger_filters())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "plain",
+        5,
+        timedelta(seconds=5),
+        b"bytes",
+        "{{ ds }} {{ logical_date | ds_nodash }} {{ data_interval_start }}",
+        "{{ params.x }} {{ params.get('x', 1) }} {{ var.value.x }} {{ conn.db.password }}",
+        "{{ ti.try_number }} {{ task_instance.run_id }} {{ dag_run.conf['x'] }} {{ dag.dag_id }}",
+        "{{ macros.ds_add(ds, 1) }} {{ run_id | upper }}",
+        "{% for x in range(3) %}{{ loop.index }}{{ x }}{% endfor %}{% set y = ds %}{{ y }}",
+        {"A": "{{ ds }}", "B": 1},
+        ["{{ ds }}", ("x",)],
+        "{{ broken",
+    ],
+)
+def test_these_are_rendered_there_as_on_a_worker(value):
+    assert why(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        ("{{ ti.xcom_pull('a') }}", "'ti'"),
+        ("{{ task_instance['xcom_pull']('a') }}", "'task_instance'"),
+        ("{% set t = ti %}{{ t.xcom_pull('a') }}", "'ti'"),
+        ("{{ my_macro(ds) }}", "'my_macro'"),
+        ("{{ my_value }}", "'my_value'"),
+        ("{{ ds | my_filter }}", "'my_filter'"),
+        ("{{ prev_start_date_success }}", "'prev_start_date_success'"),
+        ("{{ outlet_events }}", "'outlet_events'"),
+        ("{{ task.retries }}", "'task'"),
+        ("{% include 'x.sh' %}", "includes"),
+        ({"A": {"B": ["{{ ti.xcom_pull('a') }}"]}}, "'ti'"),
+        ({"{{ nobody }}": "x"}, "'nobody'"),
+    ],
+)
+def test_these_are_not_and_it_is_said_why(value, word):
+    assert word in why(value)
+
+
+def test_the_result_of_another_task_is_not():
+    with DAG("d"):
+        first = SandboxProcessOperator(task_id="first", command="true")
+
+    assert "result of another task" in why(first.output)
+    assert "result of another task" in why({"A": first.output["x"]})

@@ -1,0 +1,405 @@
+"""The trigger that starts a task's process: once a try, whatever was lost; and ends the task."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from airflow_provider_sbx.compat import renders_in_triggerer
+from airflow_provider_sbx.runs.attempt import Attempt
+from airflow_provider_sbx.triggers import start
+from airflow_provider_sbx.triggers.event import ProcessEvent
+from airflow_provider_sbx.triggers.start import SandboxStartTrigger
+from tests.unit.builders import (
+    API_KEY,
+    PROCESS,
+    SANDBOX,
+    process_body,
+    result_body,
+    sandbox_body,
+    sse,
+    sse_output,
+)
+from tests.unit.client.twins import event_stream, held_stream
+
+pytestmark = pytest.mark.skipif(not renders_in_triggerer(), reason="Airflow starts tasks on workers only")
+
+P = "/sandbox/processes"
+LIST, START, STDIN = ("GET", P), ("POST", P), ("POST", f"{P}/{PROCESS}/stdin")
+STREAM, WAIT = ("GET", f"{P}/{PROCESS}/stream"), ("POST", f"{P}/{PROCESS}/wait")
+STOP = ("PUT", f"/api/sandbox/{SANDBOX}/stop")
+STARTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+ENDS = {"output_bytes": 65536, "skip_on_exit_code": [99], "pushes": True, "fails": True}
+
+
+@pytest.fixture(autouse=True)
+def _connection(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SBX_DEFAULT", f'{{"conn_type": "sbx", "password": "{API_KEY}"}}')
+
+
+class TaskInstance(SimpleNamespace):
+    """What the triggerer makes for a task that starts there."""
+
+    def get_template_context(self):
+        return {"ti": self, "dag_run": SimpleNamespace(start_date=STARTED_AT)}
+
+
+def trigger(*, try_number=1, **options):
+    options = {"command": "true", "sandbox_id": SANDBOX, "ends": ENDS, "append_airflow_env": False} | options
+    made = SandboxStartTrigger(**options)
+    made.task_instance = TaskInstance(
+        dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=try_number, max_tries=3
+    )
+    return made
+
+
+def key(try_number=1):
+    return Attempt(trigger(try_number=try_number).task_instance.get_template_context()).key
+
+
+def pages(*processes):
+    return {"data": list(processes), "nextCursor": None}
+
+
+def begins(network, *events, found=(), **result):
+    """Queue a start of a process that ends with a result."""
+    network.queue(*LIST, pages(*found))
+    done = sse("done", result_body(last_seq=len(events) or None, **result))
+    network.queue(*START, event_stream(sse("started", process_body()), *events, done))
+    network.queue(*STDIN, {"success": True})
+    network.queue(*WAIT, {"result": result_body(**result)})
+
+
+async def fired(made):
+    (event,) = [event async for event in made.run()]
+    return event
+
+
+def ended(event):
+    return str(event.task_instance_state)
+
+
+# --- the way without trouble -----------------------------------------------------------------
+
+
+async def test_a_process_is_started_and_the_task_ended_with_its_result_in_xcom(network, supervisor):
+    begins(network, sse_output(1, "hello\n"), exit_code=0, stdout="hello\n")
+
+    event = await fired(trigger(command="echo hello"))
+
+    assert ended(event) == "success"
+    assert supervisor.xcom["return_value"]["stdout"] == "hello\n"
+    assert (supervisor.xcom["sandbox_id"], supervisor.xcom["process_id"]) == (SANDBOX, PROCESS)
+    assert network.asked().count(f"POST {P}") == 1
+
+
+async def test_what_is_started_bears_the_trys_key_and_the_rendered_fields(network, supervisor):
+    begins(network, exit_code=0)
+    made = trigger(command="echo x", cwd="/tmp", env={"A": "b"}, run_as="root", timeout="30")
+
+    await fired(made)
+
+    (sent,) = [json.loads(r.content) for r in network.requests if (r.method, r.url.path) == START]
+    assert sent["command"].startswith(f"# {key()} d/t run r try 1\necho x")
+    assert (sent["cwd"], sent["env"], sent["runAs"], sent["timeoutMs"]) == (
+        "/tmp",
+        {"A": "b"},
+        "root",
+        30_000,
+    )
+
+
+@pytest.mark.parametrize(("code", "state"), [(3, "failed"), (99, "skipped")])
+async def test_other_ends_end_the_task_as_well_and_its_ids_are_told(network, supervisor, code, state):
+    begins(network, exit_code=code)
+
+    assert ended(await fired(trigger())) == state
+    assert supervisor.xcom["process_id"] == PROCESS
+    assert "return_value" not in supervisor.xcom
+
+
+async def test_nothing_is_pushed_where_the_task_pushes_nothing(network, supervisor):
+    begins(network, exit_code=0)
+
+    assert ended(await fired(trigger(ends=ENDS | {"pushes": False}))) == "success"
+    assert supervisor.xcom == {}
+
+
+async def test_an_xcom_that_can_not_be_written_leaves_the_end_to_a_worker(network, supervisor):
+    begins(network, exit_code=0)
+    supervisor.broken = True
+
+    event = await fired(trigger())
+
+    assert ProcessEvent.read(event.payload).status == "exited"
+
+
+async def test_a_process_that_is_not_waited_for_ends_the_task_at_its_start(network, supervisor):
+    network.queue(*LIST, pages())
+    network.queue(*START, {"process": process_body()})
+
+    assert ended(await fired(trigger(wait_for_completion=False))) == "success"
+    assert supervisor.xcom["return_value"] == {"sandbox_id": SANDBOX, "process_id": PROCESS}
+
+
+async def test_a_process_is_ended_when_the_execution_timeout_is_over(network, supervisor):
+    network.queue(*LIST, pages())
+    network.queue(*START, held_stream(sse("started", process_body())))
+    network.queue(*STDIN, {"success": True})
+    network.queue("GET", f"{P}/{PROCESS}", {"process": process_body(status="exited")})
+    network.queue(*STREAM, event_stream(sse("done", result_body())))
+    made = trigger()
+    made.timeout_after = datetime.now(UTC) + timedelta(seconds=0.2)
+
+    assert ended(await fired(made)) == "failed"
+
+
+async def test_rendered_values_stand_in_no_repr(supervisor):
+    made = trigger(env={"PASSWORD": "{{ conn.db.password }}"})
+    made.env = {"PASSWORD": "hunter2"}
+
+    assert "hunter2" not in repr(made)
+    assert made.serialize()[1]["env"] == {"PASSWORD": "{{ conn.db.password }}"}
+
+
+# --- what no retry can mend ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"command": ""}, "command"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"sandbox_id": ""}, "sandbox_id"),
+        ({"sbx_conn_id": "there-is-none"}, "there-is-none"),
+    ],
+)
+async def test_a_wrong_parameter_has_a_worker_fail_the_task_for_good(network, supervisor, options, word):
+    event = ProcessEvent.read((await fired(trigger(**options))).payload)
+
+    assert event.failure == "lasting"
+    assert word in event.error
+    assert network.asked() == []
+
+
+async def test_a_refusal_of_the_service_has_a_worker_fail_the_task_for_good(network, supervisor):
+    network.queue(*LIST, pages())
+    network.queue(*START, httpx.Response(400, json={"error": "no such user", "code": "bad_request"}))
+
+    event = ProcessEvent.read((await fired(trigger(run_as="whoever"))).payload)
+
+    assert event.failure == "lasting"
+    assert "no such user" in event.error
+
+
+# --- once a try ------------------------------------------------------------------------------
+
+
+def of_try(number, **fields):
+    return process_body(command=f"# {key(number)} d/t run r try {number}\ntrue", **fields)
+
+
+async def test_a_triggerer_that_takes_over_finds_the_process_and_starts_none(network, supervisor):
+    network.queue(*LIST, pages(of_try(1)))
+    network.queue(*STDIN, {"success": True})
+    network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+
+    assert ended(await fired(trigger())) == "success"
+    assert not network.asked("POST").count(f"POST {P}")
+
+
+async def test_it_takes_the_result_of_one_that_has_ended_meanwhile(network, supervisor):
+    network.queue(*LIST, pages(of_try(1, status="exited", exitCode=0)))
+    network.queue(*STDIN, httpx.Response(409, json={"error": "x", "code": "process_exited"}))
+    network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+
+    assert ended(await fired(trigger())) == "success"
+    assert not network.asked("POST").count(f"POST {P}")
+
+
+async def test_it_looks_no_further_back_than_the_run_has_begun(network, supervisor):
+    begins(network, exit_code=0)
+
+    await fired(trigger())
+
+    (asked,) = [a for a in network.asked("GET") if a.startswith(f"GET {P}?")]
+    since = int((STARTED_AT - timedelta(hours=1)).timestamp() * 1000)
+    assert f"created_after={since}" in asked
+
+
+async def test_a_retry_follows_a_process_that_the_try_before_left_running(network, supervisor):
+    network.queue(*LIST, pages(of_try(1)))
+    network.queue(*STDIN, {"success": True})
+    network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+
+    assert ended(await fired(trigger(try_number=2))) == "success"
+
+
+async def test_a_retry_takes_no_result_of_the_try_before(network, supervisor):
+    begins(network, found=[of_try(1, status="exited", exitCode=1)], exit_code=0)
+
+    assert ended(await fired(trigger(try_number=2))) == "success"
+    assert network.asked().count(f"POST {P}") == 1
+
+
+@pytest.mark.parametrize("status", ["killed", "exited"])
+async def test_a_process_that_was_ended_since_its_try_was_cleared_is_no_result(network, supervisor, status):
+    if status == "exited":  # as one may that heeds TERM
+        supervisor.xcom["sbx_killed"] = PROCESS
+    network.queue(*LIST, pages(of_try(1)))
+    network.queue(*STDIN, {"success": True}, {"success": True})
+    network.queue(*STREAM, event_stream(sse("done", result_body(status=status, exit_code=0))))
+    done = sse("done", result_body(exit_code=0))
+    network.queue(*START, event_stream(sse("started", process_body()), done))
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+
+    assert ended(await fired(trigger(try_number=2))) == "success"
+    assert network.asked().count(f"POST {P}") == 1
+
+
+# --- a sandbox of its own --------------------------------------------------------------------
+
+OWN = {"sandbox_id": None, "sandbox": {"image_name": "python"}}
+
+
+async def test_a_sandbox_is_made_noted_and_stopped(network, supervisor):
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    network.queue(*STOP, {"success": True})
+    begins(network, exit_code=0)
+
+    assert ended(await fired(trigger(**OWN))) == "success"
+    note = supervisor.xcom["sbx_process"]
+    assert (note["sandbox_id"], note["try_number"], note["owns_sandbox"]) == (SANDBOX, 1, True)
+    assert network.asked("PUT") == [f"PUT /api/sandbox/{SANDBOX}/stop"]
+
+
+async def test_a_failed_wait_stops_it_too(network, supervisor):
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    network.queue(*LIST, pages())
+    network.queue(*START, httpx.Response(400, json={"error": "x"}))
+    network.queue(*STOP, {"success": True})
+
+    await fired(trigger(**OWN))
+
+    assert network.asked("PUT") == [f"PUT /api/sandbox/{SANDBOX}/stop"]
+
+
+async def test_a_sandbox_that_can_not_be_noted_is_stopped_and_nothing_runs_in_it(network, supervisor):
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    network.queue(*LIST, pages())
+    network.queue(*STOP, {"success": True})
+    made, asend = trigger(**OWN), supervisor.asend
+
+    async def refuse(message):
+        supervisor.broken = message.type == "SetXCom"
+        return await asend(message)
+
+    supervisor.asend = refuse
+    with pytest.raises(start.AirflowRuntimeError):
+        await fired(made)
+    assert network.asked("PUT") == [f"PUT /api/sandbox/{SANDBOX}/stop"]
+    assert f"POST {P}" not in network.asked()
+
+
+async def test_who_takes_over_after_the_sandbox_was_stopped_ends_the_task_by_the_note(network, supervisor):
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    network.queue(*STOP, {"success": True})
+    begins(network, exit_code=0, stdout="all of it")
+    await fired(trigger(**OWN))
+    del supervisor.xcom["return_value"]
+    network.queue(
+        "GET", f"{P}/{PROCESS}", httpx.Response(409, json={"error": "x", "code": "sandbox_not_running"})
+    )
+    network.queue(*STOP, {"success": True})
+
+    assert ended(await fired(trigger(**OWN))) == "success"
+    assert supervisor.xcom["return_value"]["stdout"] == "all of it"
+
+
+async def test_a_retry_makes_a_sandbox_of_its_own_where_the_one_before_is_stopped(network, supervisor):
+    supervisor.xcom["sbx_process"] = {
+        "follower": "x",
+        "try_number": 1,
+        "sandbox_id": SANDBOX,
+        "owns_sandbox": True,
+    }
+    network.queue(*LIST, httpx.Response(409, json={"error": "x", "code": "sandbox_not_running"}))
+    network.queue(*STOP, {"success": True}, {"success": True})
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    done = sse("done", result_body(exit_code=0))
+    network.queue(*START, event_stream(sse("started", process_body()), done))
+    network.queue(*STDIN, {"success": True})
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+
+    assert ended(await fired(trigger(try_number=2, **OWN))) == "success"
+    assert network.asked().count("POST /api/sandbox") == 1
+
+
+# --- killing ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(network, supervisor):
+    """A trigger whose process runs, and what ending it takes."""
+    made = trigger()
+    made._attempt = Attempt(made.task_instance.get_template_context())
+    made.process_id = PROCESS
+    network.queue("GET", f"{P}/{PROCESS}", {"process": process_body()})
+    network.queue("POST", f"{P}/{PROCESS}/signal", {"process": process_body()})
+    network.queue(*WAIT, {"result": result_body(status="killed")})
+    return made
+
+
+def note(try_number, follower="another"):
+    return {"follower": follower, "try_number": try_number, "sandbox_id": SANDBOX, "process_id": PROCESS}
+
+
+async def test_a_task_that_was_marked_has_its_process_ended_and_says_so_to_later_tries(
+    network, supervisor, running
+):
+    supervisor.state = "failed"
+
+    await running.on_kill()
+
+    assert f"POST {P}/{PROCESS}/signal" in network.asked()
+    assert supervisor.xcom["sbx_killed"] == PROCESS
+
+
+async def test_a_cleared_task_that_waits_in_its_next_try_has_its_process_ended(network, supervisor, running):
+    supervisor.xcom["sbx_process"] = note(2)
+
+    await running.on_kill()
+
+    assert f"POST {P}/{PROCESS}/signal" in network.asked()
+
+
+async def test_a_trigger_whose_try_another_triggerer_follows_ends_nothing(network, supervisor, running):
+    supervisor.xcom["sbx_process"] = note(1)
+
+    await running.on_kill()
+
+    assert network.asked() == []
+
+
+async def test_while_it_can_not_be_told_nothing_is_ended(network, supervisor, running, monkeypatch):
+    monkeypatch.setattr(start, "_LOOK_SECONDS", 0.0)
+    supervisor.xcom["sbx_process"] = note(1, running._follower)
+
+    await running.on_kill()
+
+    assert network.asked() == []
+
+
+async def test_a_start_whose_answer_is_not_there_yet_is_found_by_its_key(network, supervisor, running):
+    supervisor.state = "failed"
+    running.process_id = ""
+    network.queue(*LIST, pages(of_try(1)))
+
+    await running.on_kill()
+
+    assert f"POST {P}/{PROCESS}/signal" in network.asked()
