@@ -50,6 +50,9 @@ _TELL_SECONDS = 2.0
 """How long a process runs until its ids go to XCom by themselves, in seconds; those of a shorter one go with
 its result. All triggers of a triggerer share one supervisor, which takes some 28 requests a second."""
 
+_SPARE_SECONDS = 5.0
+"""How much earlier than `execution_timeout`, the kill's grace aside, the process's end begins, in seconds."""
+
 _CLOCKS_MS = 3_600_000
 """How much the clocks of Airflow and the service may differ, in milliseconds."""
 
@@ -179,9 +182,12 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         if self.env:
             hide_values(self.env)
         attempt = self._attempt = Attempt({"ti": ti, "dag_run": context["dag_run"]})
+        time_left = None
         if self.timeout_after is not None:
-            self.deadline = self.timeout_after.timestamp()
-        time_left = None if self.deadline is None else max(1.0, self.deadline - time.time())
+            # Airflow's own limit cuts a trigger off and has a worker fail the task: come before it.
+            time_left = max(1.0, self.timeout_after.timestamp() - time.time())
+            spare = min(self.kill_grace + _SPARE_SECONDS, time_left / 4)
+            self.deadline = time.time() + time_left - spare
         params = parameters_of(self, self.command, context, time_left)
         stdin = check_stdin(self.stdin)
         spec = None if self.sandbox is None else outliving(sandbox_spec(self.sandbox), params)

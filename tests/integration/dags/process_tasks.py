@@ -47,7 +47,8 @@ for mode, wait in MODES.items():
         SandboxProcessOperator(
             task_id="runs_out_of_execution_timeout",
             command="trap 'echo asked to end; exit 0' TERM; echo began; while :; do sleep 0.1; done",
-            execution_timeout=timedelta(seconds=15),
+            # A triggerer that has just begun has its first requests answered after some 10 s.
+            execution_timeout=timedelta(seconds=45 if mode == "workerless" else 15),
             **how,
         )
         SandboxProcessOperator(task_id="keeps_nothing", command="echo x", do_xcom_push=False, **how)
@@ -130,6 +131,8 @@ with DAG("survives"):
         retries=1,
         retry_delay=timedelta(seconds=0),
     )
+    if renders_in_triggerer():
+        SandboxProcessOperator(task_id="workerless", command=COUNT, sandbox=SANDBOX, start_from_trigger=True)
     # More than the service keeps for a later reader, between the deferral and a triggerer's death.
     PAD = "x" * 5600
     SandboxProcessOperator(
@@ -141,12 +144,10 @@ with DAG("survives"):
     )
 
 with DAG("survives_a_freeze"):
-    SandboxProcessOperator(
-        task_id="count",
-        command="for n in $(seq 800); do echo line $n; sleep 0.1; done",
-        sandbox=SANDBOX,
-        defer_after=0,
-    )
+    COUNT = "for n in $(seq 800); do echo line $n; sleep 0.1; done; echo ran >> /tmp/runs; wc -l < /tmp/runs"
+    SandboxProcessOperator(task_id="count", command=COUNT, sandbox=SANDBOX, defer_after=0)
+    if renders_in_triggerer():
+        SandboxProcessOperator(task_id="workerless", command=COUNT, sandbox=SANDBOX, start_from_trigger=True)
 
 with DAG("fails_deferred"):
     SandboxProcessOperator(
