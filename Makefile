@@ -145,8 +145,8 @@ format: $(STAMP) ## format the code and fix what ruff can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-bench: $(STAMP) ## run the benchmarks; each prints JSON
-	@for file in benchmarks/bench_*.py; do \
+bench: $(STAMP) $(VENDOR_PYTHON_STAMPS) ## run the benchmarks; each prints JSON; BENCH=client runs one
+	@for file in benchmarks/bench_$(or $(BENCH),*).py; do \
 		if [ -e "$$file" ]; then echo "# $$file"; $(RUN) -m benchmarks.$$(basename "$$file" .py) || exit 1; fi; done
 
 pins: ## resolve requirements/*.txt of each Airflow anew with PYTHONS="python3.11 python3.12 python3.13"

@@ -78,12 +78,22 @@ def get_provider_info() -> dict[str, Any]:
                         ),
                         "schema": {"type": ["number", "null"]},
                     },
+                    "max_streams": {
+                        "label": "Streams at once",
+                        "description": (
+                            "How many outputs a triggerer reads live at once. Further tasks look at their "
+                            "processes now and then, until a stream is free. Default 1000."
+                        ),
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
                 },
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema", "port"],
+                    # Airflow 3.3.1 and 3.3.2 refuse to test a stored connection that has no port: their page sends 0.
+                    "hidden-fields": ["login", "schema"],
                     "relabeling": {"host": "API address", "password": "API key"},
                     "placeholders": {
                         "host": "https://api.hyperbrowser.ai (leave empty for it)",
+                        "port": "443 (if the API address names none)",
                         "password": "hb_...",
                     },
                 },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -49,7 +51,13 @@ def log_time(timestamp_us: int) -> str:
     """Return a time in microseconds since 1970 as a log record has it."""
     seconds, microseconds = divmod(timestamp_us, 1_000_000)
     try:
-        time = datetime.fromtimestamp(seconds, UTC)
+        second = _second(seconds)
     except (OverflowError, ValueError):  # no time that a calendar has: the line matters more
-        time = datetime.now(UTC)
-    return time.replace(microsecond=microseconds).isoformat()
+        second = _second(int(time.time()))
+    return f"{second}.{microseconds:06}+00:00"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """Return a second without a zone; kept, since a noisy process writes thousands of lines in one."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

@@ -95,7 +95,7 @@ class Failed(Event):
         return StreamBrokenError(f"The service broke the stream off: {self.error}")
 
 
-def decode_event(name: str, data: str) -> Event | None:
+def decode_event(name: str, data: bytes) -> Event | None:
     """Return the event, or None for a kind that this version does not know.
 
     :param name: the `event:` field.
@@ -117,7 +117,7 @@ def decode_event(name: str, data: str) -> Event | None:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
         # Within a string of the data its quotes would be escaped: it is the event's own number.
-        seq = _SEQ.search(data)
+        seq = _SEQ.search(data.decode("utf-8", "replace"))
         raise EventUnreadableError(
             f"An event {name!r} can't be read: {problem}",
             is_output=name == "output",
@@ -125,15 +125,17 @@ def decode_event(name: str, data: str) -> Event | None:
         ) from None
 
 
-def _read(model: type[Read], data: str) -> Read:
+def _read(model: type[Read], data: bytes) -> Read:
     try:
         return model.model_validate_json(data)
     except ValidationError:
-        if not may_hold_halves(data):
+        # pydantic's parser takes neither half of a character nor bytes that are no text; ours is
+        # slower and does.
+        text = data.decode("utf-8", "replace")
+        if not may_hold_halves(text) and "\ufffd" not in text:
             raise
-        # pydantic's parser takes no half of a character; ours is slower and does.
         try:
-            payload = parse_json(data)
+            payload = parse_json(text)
         except ValueError:
             payload = None
         return model.model_validate(payload)

@@ -6,25 +6,23 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
-import aiohttp
 import httpx
-import httpx_aiohttp
-from httpx_sse import EventSource
 from tenacity import AsyncRetrying
 
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.calls import Answer, Call
 from airflow_provider_sbx.api.conversations import Conversation, Result
 from airflow_provider_sbx.api.errors import AuthenticationError, ServiceError
-from airflow_provider_sbx.api.events import Event, Started, decode_event
+from airflow_provider_sbx.api.events import Event, Started
 from airflow_provider_sbx.api.models import ProcessParameters
 from airflow_provider_sbx.api.planes import Plane, RuntimeAccess
-from airflow_provider_sbx.api.retrying import RetryPolicy
+from airflow_provider_sbx.api.retrying import RetryPolicy, may_repeat
+from airflow_provider_sbx.api.sse import EventDecoder
+from airflow_provider_sbx.client.connections import Connections
 from airflow_provider_sbx.client.wire import (
     DEFAULT_REQUEST_TIMEOUT_SECONDS,
-    KEEPALIVE_SECONDS,
-    USER_AGENT,
     StartedStream,
     Wire,
     before_the_call,
@@ -57,11 +55,9 @@ class AsyncSandboxClient(AsyncSandboxOperations):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._wire = Wire(api_key, base_url, request_timeout_seconds, policy)
-        self._http = httpx.AsyncClient(
-            transport=transport or _aiohttp_transport(),
-            headers={"User-Agent": USER_AGENT},
-        )
-        self._renewals: dict[str, asyncio.Lock] = {}
+        self._http = Connections(transport)
+        # Weak: a lock is there for as long as somebody renews that sandbox's token.
+        self._renewals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
     async def make(cls, api_key: str, base_url: str | None = None, **options: Any) -> AsyncSandboxClient:
@@ -90,9 +86,20 @@ class AsyncSandboxClient(AsyncSandboxOperations):
 
     async def send(self, call: Call[Answer], sandbox_id: str | None = None, *, retry: bool = True) -> Answer:
         """Send a call and return its answer; see `SandboxOperations.send`."""
-        if not retry:
+        try:
             return await self._send_once(call, sandbox_id)
-        answer: Answer = await AsyncRetrying(**self._wire.retrying(call))(self._send_once, call, sandbox_id)
+        except ServiceError as error:
+            if not (retry and may_repeat(call, error)):
+                raise
+            failed = [error]
+
+        async def again() -> Answer:
+            if failed:
+                raise failed.pop()  # tenacity's first attempt was made above
+            return await self._send_once(call, sandbox_id)
+
+        # Not before it is needed: tenacity takes a good part of what a request takes.
+        answer: Answer = await AsyncRetrying(**self._wire.retrying(call))(again)
         return answer
 
     async def converse(self, sandbox_id: str, conversation: Conversation[Result]) -> Result:
@@ -155,7 +162,7 @@ class AsyncSandboxClient(AsyncSandboxOperations):
 
     async def _exchange(self, call: Call[Answer], access: RuntimeAccess | None) -> Answer:
         with transport_errors(call):
-            response = await self._http.request(**self._wire.request(call, access))
+            response = await self._http.send(self._wire.request(call, access))
         return decoded(call, response)
 
     async def _runtime_access(self, sandbox_id: str) -> RuntimeAccess:
@@ -188,36 +195,17 @@ class AsyncSandboxClient(AsyncSandboxOperations):
 
     async def _send_stream(self, call: Call[Any], access: RuntimeAccess) -> httpx.Response:
         with transport_errors(call):
-            request = self._http.build_request(**self._wire.stream_request(call, access))
-            return await self._http.send(request, stream=True)
+            return await self._http.send(self._wire.request(call, access, streamed=True), stream=True)
 
     async def _events(self, call: Call[Any], response: httpx.Response) -> AsyncGenerator[Event]:
-        sent = EventSource(response).aiter_sse()
+        decoder, chunks = EventDecoder(), response.aiter_bytes()
         while True:
             with transport_errors(call):
-                sse = await anext(sent, None)
-            if sse is None:
+                chunk = await anext(chunks, None)
+            if chunk is None:
                 return
-            event = decode_event(sse.event, sse.data)
-            if isinstance(event, Started):
-                # What fails from here on is no start any more, and must not be called one.
-                call = calls.stream(event.process.id)
-            if event is not None:
+            for event in decoder.feed(chunk):
+                if isinstance(event, Started):
+                    # What fails from here on is no start any more, and must not be called one.
+                    call = calls.stream(event.process.id)
                 yield event
-
-
-def _aiohttp_transport() -> httpx_aiohttp.AiohttpTransport:
-    def make_session() -> aiohttp.ClientSession:
-        # Called on the loop at the first request: a session belongs to one loop.
-        return aiohttp.ClientSession(
-            # The default limit of 100 would make the 101st stream wait for another's end.
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls_context(), keepalive_timeout=KEEPALIVE_SECONDS),
-            # The service sets no cookie to send back, and the jar would be shared by all sandboxes.
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,  # HTTP(S)_PROXY, as the synchronous twin has it
-            # A PUT without a body would be said to bring `application/octet-stream`, which a service that
-            # takes JSON alone may refuse with 415.
-            skip_auto_headers=("Content-Type",),
-        )
-
-    return httpx_aiohttp.AiohttpTransport(verify=tls_context(), client=make_session)

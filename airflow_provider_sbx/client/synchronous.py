@@ -7,21 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-from httpx_sse import EventSource
 from tenacity import Retrying
 
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.calls import Answer, Call
 from airflow_provider_sbx.api.conversations import Conversation, Result
 from airflow_provider_sbx.api.errors import AuthenticationError, ServiceError
-from airflow_provider_sbx.api.events import Event, Started, decode_event
+from airflow_provider_sbx.api.events import Event, Started
 from airflow_provider_sbx.api.models import ProcessParameters
 from airflow_provider_sbx.api.planes import Plane, RuntimeAccess
-from airflow_provider_sbx.api.retrying import RetryPolicy
+from airflow_provider_sbx.api.retrying import RetryPolicy, may_repeat
+from airflow_provider_sbx.api.sse import EventDecoder
 from airflow_provider_sbx.client.wire import (
     DEFAULT_REQUEST_TIMEOUT_SECONDS,
     KEEPALIVE_SECONDS,
-    USER_AGENT,
     StartedStream,
     Wire,
     before_the_call,
@@ -63,7 +62,6 @@ class SandboxClient(SandboxOperations):
         self._http = httpx.Client(
             transport=transport,
             verify=tls_context() if transport is None else True,
-            headers={"User-Agent": USER_AGENT},
             limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
         )
 
@@ -88,9 +86,20 @@ class SandboxClient(SandboxOperations):
 
     def send(self, call: Call[Answer], sandbox_id: str | None = None, *, retry: bool = True) -> Answer:
         """Send a call and return its answer; see `SandboxOperations.send`."""
-        if not retry:
+        try:
             return self._send_once(call, sandbox_id)
-        answer: Answer = Retrying(**self._wire.retrying(call))(self._send_once, call, sandbox_id)
+        except ServiceError as error:
+            if not (retry and may_repeat(call, error)):
+                raise
+            failed = [error]
+
+        def again() -> Answer:
+            if failed:
+                raise failed.pop()  # tenacity's first attempt was made above
+            return self._send_once(call, sandbox_id)
+
+        # Not before it is needed: tenacity takes a good part of what a request takes.
+        answer: Answer = Retrying(**self._wire.retrying(call))(again)
         return answer
 
     def converse(self, sandbox_id: str, conversation: Conversation[Result]) -> Result:
@@ -147,7 +156,7 @@ class SandboxClient(SandboxOperations):
 
     def _exchange(self, call: Call[Answer], access: RuntimeAccess | None) -> Answer:
         with transport_errors(call):
-            response = self._http.request(**self._wire.request(call, access))
+            response = self._http.send(self._wire.request(call, access))
         return decoded(call, response)
 
     def _runtime_access(self, sandbox_id: str) -> RuntimeAccess:
@@ -174,19 +183,17 @@ class SandboxClient(SandboxOperations):
 
     def _send_stream(self, call: Call[Any], access: RuntimeAccess) -> httpx.Response:
         with transport_errors(call):
-            request = self._http.build_request(**self._wire.stream_request(call, access))
-            return self._http.send(request, stream=True)
+            return self._http.send(self._wire.request(call, access, streamed=True), stream=True)
 
     def _events(self, call: Call[Any], response: httpx.Response) -> Iterator[Event]:
-        sent = EventSource(response).iter_sse()
+        decoder, chunks = EventDecoder(), response.iter_bytes()
         while True:
             with transport_errors(call):
-                sse = next(sent, None)
-            if sse is None:
+                chunk = next(chunks, None)
+            if chunk is None:
                 return
-            event = decode_event(sse.event, sse.data)
-            if isinstance(event, Started):
-                # What fails from here on is no start any more, and must not be called one.
-                call = calls.stream(event.process.id)
-            if event is not None:
+            for event in decoder.feed(chunk):
+                if isinstance(event, Started):
+                    # What fails from here on is no start any more, and must not be called one.
+                    call = calls.stream(event.process.id)
                 yield event

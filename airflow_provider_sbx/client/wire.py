@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import httpx
-from httpx_sse import SSEError
 from tenacity import RetryCallState, retry_if_exception, stop_after_delay
 
 from airflow_provider_sbx import __version__
@@ -40,8 +40,21 @@ DEFAULT_REQUEST_TIMEOUT_SECONDS = 30.0
 
 USER_AGENT = f"airflow-provider-sbx/{__version__}"
 
+_TIDY_AT = 1000
+"""So many sandboxes are remembered before those are looked for that can be forgotten."""
+
 KEEPALIVE_SECONDS = 60.0
 """Longer than any pause between two looks at a process, so that polling reuses its connection."""
+
+
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": USER_AGENT}
+_STREAM_HEADERS = _HEADERS | {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+
+
+@functools.lru_cache(maxsize=4096)
+def _url(text: str) -> httpx.URL:
+    """Parse an address once: that is half of making a request, and a process is asked many times."""
+    return httpx.URL(text)
 
 
 @functools.cache
@@ -84,38 +97,36 @@ class Wire:
         self.policy = policy or RetryPolicy()
         self._access: dict[str, RuntimeAccess] = {}
         self._pages: dict[str, str | None] = {}
+        self._tidy_at = _TIDY_AT
 
-    def request(self, call: Call[Any], access: RuntimeAccess | None) -> dict[str, Any]:
-        """Return what httpx needs to build the request."""
+    def request(
+        self, call: Call[Any], access: RuntimeAccess | None, *, streamed: bool = False
+    ) -> httpx.Request:
+        """Return the request.
+
+        :param access: the sandbox's, for a call of the runtime plane.
+        :param streamed: the answer is an event stream, if the service has one.
+        """
         if call.plane is Plane.CONTROL:
             url, auth = self.base_url + call.path, {"x-api-key": self._api_key}
         else:
             assert access is not None
-            url, auth = (
-                runtime_url(access.base_url, call.path),
-                {"Authorization": f"Bearer {access.token}"},
-            )
-        return {
-            "method": call.method,
-            "url": url,
-            "params": dict(call.query) or None,
-            "json": dict(call.body) if call.body is not None else None,
-            "headers": auth,
-            "timeout": httpx.Timeout(
-                self.request_timeout_seconds, read=self.request_timeout_seconds + call.held_seconds
-            ),
-        }
-
-    def stream_request(self, call: Call[Any], access: RuntimeAccess | None) -> dict[str, Any]:
-        """Return the same for an answer that is an event stream."""
-        request = self.request(call, access)
-        request["headers"] |= {"Accept": "text/event-stream"}
+            url, auth = runtime_url(access.base_url, call.path), {"Authorization": f"Bearer {access.token}"}
+        if call.query:
+            url += f"?{urlencode(call.query)}"
+        longest = self.request_timeout_seconds
         # Heartbeats come every 15 s, so that a stream silent for this long is dead.
-        request["timeout"] = httpx.Timeout(self.request_timeout_seconds, read=IDLE_SECONDS)
-        return request
+        read = IDLE_SECONDS if streamed else longest + call.held_seconds
+        return httpx.Request(
+            call.method,
+            _url(url),
+            headers=(_STREAM_HEADERS if streamed else _HEADERS) | auth,
+            json=call.body,
+            extensions={"timeout": {"connect": longest, "read": read, "write": longest, "pool": longest}},
+        )
 
     def retrying(self, call: Call[Any]) -> dict[str, Any]:
-        """Return what tenacity needs to repeat a call."""
+        """Return what tenacity needs to repeat a call; its patience begins with the first failure."""
 
         def pause(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
@@ -150,6 +161,7 @@ class Wire:
 
         :raises SandboxNotRunningError: it brings none, since the sandbox does not run.
         """
+        self._tidy()
         self._pages[sandbox.id] = sandbox.page
         if not sandbox.token or sandbox.runtime is None:
             self._access.pop(sandbox.id, None)
@@ -164,6 +176,18 @@ class Wire:
         self._access[sandbox.id] = access
         return access
 
+    def _tidy(self) -> None:
+        """Forget the sandboxes whose tokens ran out, as those do that nobody asks any more.
+
+        A triggerer's client may live for months, and see a sandbox a task.
+        """
+        if len(self._pages) < self._tidy_at:
+            return
+        now = datetime.now(UTC)
+        self._access = {key: each for key, each in self._access.items() if not each.needs_renewal(now)}
+        self._pages = {key: page for key, page in self._pages.items() if key in self._access}
+        self._tidy_at = max(_TIDY_AT, 2 * len(self._pages))
+
 
 def need(sandbox_id: str | None) -> str:
     """Return the sandbox id that a call of the runtime plane needs."""
@@ -177,7 +201,7 @@ def transport_errors(call: Call[Any]) -> Iterator[None]:
     """Turn what httpx and aiohttp raise where no answer came into our error."""
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL, SSEError, aiohttp.ClientError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
         raise _transport_error(call, error) from error
 
 

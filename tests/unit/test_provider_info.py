@@ -54,7 +54,12 @@ def test_its_integrations_are_those_that_its_rooms_speak_of():
 def test_the_connections_form_agrees_with_the_hook():
     assert CONNECTION["connection-type"] == SandboxHook.conn_type
     assert CONNECTION["hook-name"] == SandboxHook.hook_name
-    assert set(CONNECTION["conn-fields"]) == {"sandbox_id", "request_timeout_seconds", "patience_seconds"}
+    assert set(CONNECTION["conn-fields"]) == {
+        "sandbox_id",
+        "request_timeout_seconds",
+        "patience_seconds",
+        "max_streams",
+    }
     for name in CONNECTION["conn-fields"]:
         assert name in SandboxHook.__doc__
     assert CONNECTION["ui-field-behaviour"]["relabeling"]["password"] == "API key"

@@ -35,7 +35,7 @@ def test_each_line_is_a_record_with_the_sandboxes_time():
     first, second = logged(*lines(output(1, "a\nb\n")))
 
     at = datetime.fromtimestamp(T0_MS / 1000, UTC)
-    assert first == ("info", "a", {"timestamp": at.isoformat()})
+    assert first == ("info", "a", {"timestamp": at.isoformat(timespec="microseconds")})
     assert second == ("info", "b", {"timestamp": at.replace(microsecond=1).isoformat()})
 
 

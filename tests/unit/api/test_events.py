@@ -14,17 +14,17 @@ from tests.unit.builders import output, process_body, result_body
 def test_each_kind_of_event_is_read():
     piece = {"seq": 3, "stream": "stderr", "data": "x", "timestamp": "17"}
 
-    read = decode_event("output", json.dumps(piece))
+    read = decode_event("output", json.dumps(piece).encode())
     assert isinstance(read, Output)
     assert (read.seq, read.stream, read.timestamp) == (3, "stderr", 17)
-    assert isinstance(decode_event("started", json.dumps(process_body())), Started)
-    assert isinstance(decode_event("done", json.dumps(result_body())), Done)
-    assert decode_event("error", '{"error": "gone", "code": "c"}') == Failed(error="gone", code="c")
+    assert isinstance(decode_event("started", json.dumps(process_body()).encode()), Started)
+    assert isinstance(decode_event("done", json.dumps(result_body()).encode()), Done)
+    assert decode_event("error", b'{"error": "gone", "code": "c"}') == Failed(error="gone", code="c")
 
 
 def test_a_kind_of_event_that_is_not_known_is_passed_over():
-    assert decode_event("resized", "not even JSON") is None
-    assert decode_event("message", "{}") is None
+    assert decode_event("resized", b"not even JSON") is None
+    assert decode_event("message", b"{}") is None
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_a_kind_of_event_that_is_not_known_is_passed_over():
 )
 def test_an_event_that_can_not_be_read_breaks_the_stream(name, data):
     with pytest.raises(StreamBrokenError):
-        decode_event(name, data)
+        decode_event(name, data.encode())
 
 
 def test_an_event_that_can_not_be_read_is_not_repeated_in_the_message():
     with pytest.raises(StreamBrokenError) as caught:
-        decode_event("output", '{"seq": "hunter2"}')
+        decode_event("output", b'{"seq": "hunter2"}')
 
     assert "hunter2" not in str(caught.value)
 
@@ -68,13 +68,13 @@ def test_what_claims_to_be_base64_and_is_not_breaks_the_stream(bad):
 def test_half_a_character_which_a_service_cut_in_two_crashes_nothing(half):
     data = f'{{"seq": 1, "stream": "stdout", "data": "a{half}b", "timestamp": 1}}'
 
-    assert decode_event("output", data).raw.decode() == "a\ufffdb"
+    assert decode_event("output", data.encode()).raw.decode() == "a\ufffdb"
 
 
 def test_a_whole_character_in_two_escapes_is_that_character():
     data = '{"seq": 1, "stream": "stdout", "data": "\\ud83d\\ude00 \\\\ud83d", "timestamp": 1}'
 
-    assert decode_event("output", data).raw.decode() == "\U0001f600 \\ud83d"
+    assert decode_event("output", data.encode()).raw.decode() == "\U0001f600 \\ud83d"
 
 
 def test_an_error_event_stands_for_an_error_of_ours():
@@ -87,7 +87,7 @@ def test_an_error_event_stands_for_an_error_of_ours():
     assert "proxy restarts" in str(other)
 
 
-@given(st.sampled_from(["output", "done", "started", "error", "x"]), st.text() | st.binary().map(repr))
+@given(st.sampled_from(["output", "done", "started", "error", "x"]), st.binary() | st.text().map(str.encode))
 def test_whatever_comes_is_an_event_or_a_broken_stream(name, data):
     with contextlib.suppress(StreamBrokenError):
         decode_event(name, data)

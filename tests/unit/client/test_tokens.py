@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from airflow_provider_sbx.api import errors
-from airflow_provider_sbx.client import AsyncSandboxClient
+from airflow_provider_sbx.client import AsyncSandboxClient, wire
 from tests.unit.builders import (
     API_KEY,
     CONTROL,
@@ -149,3 +149,24 @@ async def test_many_at_once_renew_a_token_once():
         await asyncio.gather(*[client.get_process(SANDBOX, PROCESS) for _ in range(20)])
 
     assert service.token_reads == 1
+
+
+async def test_a_client_that_lives_for_long_does_not_keep_all_sandboxes_that_it_saw(monkeypatch):
+    monkeypatch.setattr(wire, "_TIDY_AT", 4)
+    lasts = {f"old-{n}": 30 for n in range(10)} | {f"new-{n}": 3600 for n in range(10)}
+
+    async def answer(request):
+        sandbox_id = request.url.path.rpartition("/")[2]
+        if sandbox_id in lasts:
+            return httpx.Response(200, json=sandbox_body(id=sandbox_id, lasts_seconds=lasts[sandbox_id]))
+        return httpx.Response(200, json=OK)
+
+    async with AsyncSandboxClient(API_KEY, CONTROL, transport=httpx.MockTransport(answer)) as client:
+        for sandbox_id in lasts:
+            await client.get_process(sandbox_id, PROCESS)
+            assert len(client._wire._pages) <= 16
+        kept = set(client._wire._access)
+        assert kept >= {each for each in lasts if each.startswith("new")}
+        assert len(kept) < len(lasts)
+        assert client.page_of("new-9") is not None
+        assert len(client._renewals) == 0
