@@ -36,7 +36,7 @@ OLDER_PYTHON = $(firstword $(foreach name,$(PYTHON) python3.12 python3.11,$(shel
 CLUSTER_STAMP := $(call vendor_stamp,cluster,pyproject.toml requirements/cluster.txt)
 DOCS_STAMP := $(call vendor_stamp,docs,requirements/docs.txt)
 
-.PHONY: help setup vendor demo test chaos test-airflow package-test soak docs lint format bench pins clean
+.PHONY: help setup vendor demo test browser chaos test-airflow package-test soak docs lint format bench bench-airflow pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,11 @@ test-airflow: ## run the unit and integration tests on another Airflow: VERSION=
 chaos: $(STAMP) ## cut, spoil and kill what stands between a task and its process; SBX_CHAOS_SEEDS=20 for more
 	@$(RUN) -m pytest tests/chaos $(ARGS)
 
+browser: $(STAMP) ## use Airflow's pages in Debian's Chromium; SBX_SCREENSHOTS=1 takes the pictures of docs/images
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+		echo "make browser: there is no Chromium (Debian: apt-get install chromium fonts-dejavu-core)" >&2; exit 1; }
+	@$(RUN) -m pytest tests/browser $(ARGS)
+
 soak: $(CLUSTER_STAMP) ## kill parts of a whole cluster at random for SECONDS=300, with TASKS=120 and SEED=...
 	@SBX_SOAK_SECONDS=$(or $(SECONDS),300) SBX_SOAK_TASKS=$(or $(TASKS),120) SBX_SOAK_SEED=$(SEED) \
 		$(VENDOR)/cluster/bin/python -m pytest tests/soak -s $(ARGS)
@@ -148,6 +153,9 @@ format: $(STAMP) ## format the code and fix what ruff can fix
 bench: $(STAMP) $(VENDOR_PYTHON_STAMPS) ## run the benchmarks; each prints JSON; BENCH=client runs one
 	@for file in benchmarks/bench_$(or $(BENCH),*).py; do \
 		if [ -e "$$file" ]; then echo "# $$file"; $(RUN) -m benchmarks.$$(basename "$$file" .py) || exit 1; fi; done
+
+bench-airflow: $(CLUSTER_STAMP) ## tasks a minute and CPU a task of a real Airflow on PostgreSQL, by each way to run a command
+	@$(VENDOR)/cluster/bin/python -m benchmarks.bench_airflow
 
 pins: ## resolve requirements/*.txt of each Airflow anew with PYTHONS="python3.11 python3.12 python3.13"
 	$(firstword $(PYTHONS)) dev/pins.py $(PYTHONS)

@@ -23,8 +23,8 @@ FOLDER = ROOT / "requirements"
 
 EXTRAS = ("local", "dev")
 
-# What the extra `dev` has beside what the tests need: it checks the code, the same on any Airflow.
-CHECKERS = ("import-linter", "mypy", "pre-commit", "ruff")
+# What the extra `dev` has beside what the tests need: it checks the code, the same on any Airflow, and its pages.
+CHECKERS = ("import-linter", "mypy", "playwright", "pre-commit", "ruff")
 
 # An editable install needs editables; a current pip installs all of this in a third of the time that the one
 # shipped with Python 3.11 takes.

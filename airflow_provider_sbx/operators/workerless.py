@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import DecoratedOperator, redact
+from airflow.providers.common.compat.sdk import DecoratedOperator
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_sbx.api.errors import InvalidParameterError
@@ -19,6 +19,7 @@ from airflow_provider_sbx.api.validation import check_exit_codes
 from airflow_provider_sbx.compat import renders_in_triggerer
 from airflow_provider_sbx.operators.command import is_known
 from airflow_provider_sbx.operators.rendering import trigger_filters, why_not_in_a_triggerer
+from airflow_provider_sbx.runs.parameters import is_sensitive
 from airflow_provider_sbx.triggers.start import SandboxStartTrigger
 
 if TYPE_CHECKING:
@@ -81,17 +82,12 @@ def check_startable(task: SandboxProcessOperator) -> None:
         )
     # A trigger's arguments stand in Airflow's database.
     for variable, value in task.env.items() if isinstance(task.env, Mapping) else ():
-        if isinstance(value, str) and is_known(value) and _is_sensitive(variable):
+        if isinstance(value, str) and is_known(value) and is_sensitive(variable):
             raise InvalidParameterError(
                 f"{name}, env[{variable!r}]",
                 "Airflow takes its name for sensitive, and its value would stand in a trigger's arguments",
                 "Use secrets, or a template of a connection or variable, which is rendered in the triggerer.",
             )
-
-
-def _is_sensitive(variable: str) -> bool:
-    """Whether Airflow hides a value by its name."""
-    return bool(redact(variable, variable) != variable)
 
 
 def why_on_a_worker(task: SandboxProcessOperator) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow.providers.common.compat.sdk import context_to_airflow_vars, mask_secret
+from airflow.providers.common.compat.sdk import context_to_airflow_vars, mask_secret, redact
 
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
 from airflow_provider_sbx.api.validation import (
@@ -71,9 +71,16 @@ def parameters_of(
 
 def hide_values(env: object) -> None:
     """Tell Airflow's masker of the values under sensitive names: a process may print them."""
-    # Airflow hides them by their names where it shows `env`, but not where the process prints them.
-    if isinstance(env, Mapping):
-        mask_secret({name: value for name, value in env.items() if isinstance(value, str)})
+    # Airflow hides them by their names where it shows `env`, but not where the process prints them. The
+    # masker is told of no others: it warns of each short one.
+    for name, value in env.items() if isinstance(env, Mapping) else ():
+        if isinstance(value, str) and is_sensitive(name):
+            mask_secret(value, name)
+
+
+def is_sensitive(name: str) -> bool:
+    """Whether Airflow hides a value by its name."""
+    return bool(redact(name, name) != name)
 
 
 def outliving(spec: SandboxSpec, params: ProcessParameters) -> SandboxSpec:

@@ -179,8 +179,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
                 "Give start_from_trigger=True to the operator itself, on Airflow 3.3 or newer.",
             )
         context = ti.get_template_context()
-        if self.env:
-            hide_values(self.env)
+        hide_values(self.env)
         attempt = self._attempt = Attempt({"ti": ti, "dag_run": context["dag_run"]})
         time_left = None
         if self.timeout_after is not None:

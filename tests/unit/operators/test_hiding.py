@@ -16,7 +16,7 @@ ENV = {"DB_PASSWORD": "open-sesame", "N": 1}
 def masked(monkeypatch):
     """What was told to the masker, which picks by the names what it hides."""
     masked = []
-    monkeypatch.setattr(parameters, "mask_secret", masked.append)
+    monkeypatch.setattr(parameters, "mask_secret", lambda value, name: masked.append({name: value}))
     return masked
 
 

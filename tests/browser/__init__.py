@@ -1,0 +1,1 @@
+"""Airflow's pages as a person sees them, in Debian's Chromium."""
