@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import structlog
 from airflow.providers.common.compat.sdk import conf
@@ -31,6 +32,7 @@ __all__ = [
     "push",
     "pushed",
     "renders_in_triggerer",
+    "supervisor_turns",
     "task_logger",
     "task_state",
     "task_state_store",
@@ -109,7 +111,8 @@ async def task_state(trigger: BaseTrigger) -> str | None:
     if ti is None:
         return "unknown"
     answer = await _ask_supervisor(
-        GetTaskStates(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
+        trigger,
+        GetTaskStates(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index),
     )
     if not isinstance(answer, TaskStatesResult):
         return "unknown"
@@ -128,7 +131,7 @@ async def pushed(trigger: BaseTrigger, key: str) -> Any:
     from airflow.sdk.execution_time.xcom import XCom
 
     ti = trigger.task_instance
-    answer = None if ti is None else await _ask_supervisor(GetXCom(key=key, **_whose(ti)))
+    answer = None if ti is None else await _ask_supervisor(trigger, GetXCom(key=key, **_whose(ti)))
     if not isinstance(answer, XComResult) or answer.value is None:
         return None
     return XCom.deserialize_value(answer)
@@ -145,10 +148,10 @@ async def push(trigger: BaseTrigger, key: str, value: Any) -> None:
     ti = trigger.task_instance
     if ti is not None:
         stored = XCom.serialize_value(value, key=key, **_whose(ti))
-        await _ask_supervisor(SetXCom(key=key, value=stored, **_whose(ti)))
+        await _ask_supervisor(trigger, SetXCom(key=key, value=stored, **_whose(ti)))
 
 
-async def have_supervisor_turn() -> None:
+async def have_supervisor_turn(trigger: BaseTrigger) -> None:
     """Wait until a triggerer's supervisor has gone once more through its loop.
 
     :raises AirflowRuntimeError: Airflow could not be asked.
@@ -156,14 +159,22 @@ async def have_supervisor_turn() -> None:
     from airflow.sdk.execution_time.comms import MaskSecret
 
     # Of all that may be sent, this alone needs no database; and nothing is masked by nothing.
-    await _ask_supervisor(MaskSecret(value=""))
+    await _ask_supervisor(trigger, MaskSecret(value=""))
+
+
+def supervisor_turns(trigger: BaseTrigger) -> int:
+    """Return how often the supervisor has answered a trigger, which takes a turn of its loop each time."""
+    return _turns.get(trigger, 0)
 
 
 def _whose(ti: Any) -> dict[str, Any]:
     return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
 
 
-async def _ask_supervisor(message: Any) -> Any:
+_turns: WeakKeyDictionary[BaseTrigger, int] = WeakKeyDictionary()
+
+
+async def _ask_supervisor(trigger: BaseTrigger, message: Any) -> Any:
     """Send a message of the triggerer's own protocol; None where there is no supervisor to ask.
 
     By `asend`, since the synchronous calls work only in a trigger's own asyncio task.
@@ -174,4 +185,6 @@ async def _ask_supervisor(message: Any) -> Any:
     if not hasattr(comms, "asend"):
         return None
     # Shielded: before 3.3 the answer to a request that was cut off would be taken for the next one's.
-    return await asyncio.shield(asyncio.ensure_future(comms.asend(message)))
+    answer = await asyncio.shield(asyncio.ensure_future(comms.asend(message)))
+    _turns[trigger] = _turns.get(trigger, 0) + 1
+    return answer

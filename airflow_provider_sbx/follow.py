@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import terminate
@@ -29,9 +29,11 @@ from airflow_provider_sbx.api.steps import (
     Outcome,
     Pause,
 )
-from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.polling import Hint
 from airflow_provider_sbx.sharing import Seat
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.client import AsyncSandboxClient
 
 Emit = Callable[[Sequence[Entry]], None]
 
@@ -207,9 +209,12 @@ class _Driver:
                 event = await anext(events, None)
                 if event is None:
                     break
-                with self.ticker.held():
-                    entries = machine.event(event, time.time())
-                    await _emit_in_turns(entries, emit)
+                entries = machine.event(event, time.time())
+                if len(entries) > _BATCH:
+                    with self.ticker.held():
+                        await _emit_in_turns(entries, emit)
+                elif entries:  # nearly always, and every microsecond of an event counts
+                    emit(entries)
                 machine.handed_on(time.time())
                 if self.notes is not None:
                     self.notes.offer(machine)

@@ -88,7 +88,8 @@ def get_provider_info() -> dict[str, Any]:
                     },
                 },
                 "ui-field-behaviour": {
-                    # Airflow 3.3.1 and 3.3.2 refuse to test a stored connection that has no port: their page sends 0.
+                    # Airflow 3.3.1 and 3.3.2 refuse to test a stored connection that has no port: their
+                    # page sends 0.
                     "hidden-fields": ["login", "schema"],
                     "relabeling": {"host": "API address", "password": "API key"},
                     "placeholders": {

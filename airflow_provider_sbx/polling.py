@@ -13,13 +13,16 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.errors import ServiceError
 from airflow_provider_sbx.api.models import ProcessSummary, Sandbox
 from airflow_provider_sbx.api.outage import SUSPICIOUS_FAILURES
 from airflow_provider_sbx.api.steps import AskPoll
-from airflow_provider_sbx.client import AsyncSandboxClient
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.client import AsyncSandboxClient
 
 _PAGE = 100
 _GATHER_SECONDS = 0.25

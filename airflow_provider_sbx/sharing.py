@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_sbx.api.steps import AskPoll
-from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.polling import Hint, News, Poller
 from airflow_provider_sbx.streams import StreamLimit, Ticket
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.client import AsyncSandboxClient
 
 
 @dataclass

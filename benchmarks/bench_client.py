@@ -110,6 +110,16 @@ ROWS = [
             ("long-polls", "wait", 5000, 28, ("ours",), {}),
         )
     ),
+    *(
+        Row(
+            f"{count} polled, {share} a sandbox",
+            "poll",
+            {"count": count, "per_sandbox": share, "every": 5.0, "seconds": 20},
+            ("count",),
+            ("ours",),
+        )
+        for count, share in ((1000, 50), (5000, 50), (5000, 100))
+    ),
     Row(
         "100 MB beside 500 quiet streams",
         "noisy",

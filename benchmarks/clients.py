@@ -37,8 +37,9 @@ class Client(Protocol):
 
 
 def sandbox_of(process_id: str) -> str:
-    """Return the sandbox of a process: 50 share one."""
-    return f"sb-{int(process_id.rpartition('-')[2]) // 50}"
+    """Return the sandbox of a process: 50 share one, and 100 of those called `many`."""
+    number = int(process_id.rpartition("-")[2])
+    return f"sc-{number // 100}" if process_id.startswith("many") else f"sb-{number // 50}"
 
 
 class OurClient:
@@ -69,16 +70,20 @@ class OurClient:
         """Follow as a trigger with `wait_strategy="wait"` does."""
         return await self._follow(process_id, "wait")
 
+    async def poll(self, process_id: str, seconds: float) -> int:
+        """Follow as a trigger with `wait_strategy="poll"` does: one look a sandbox."""
+        return await self._follow(process_id, "poll", poll_seconds=seconds)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _follow(self, process_id: str, strategy: str) -> int:
+    async def _follow(self, process_id: str, strategy: str, **options: Any) -> int:
         from airflow_provider_sbx.api.following import Following
         from airflow_provider_sbx.api.steps import WaitStrategy
         from airflow_provider_sbx.follow import follow
 
-        machine = Following(process_id, strategy=WaitStrategy(strategy), log_bytes=1 << 30)
+        machine = Following(process_id, strategy=WaitStrategy(strategy), log_bytes=1 << 30, **options)
         outcome = await follow(self._client, sandbox_of(process_id), machine, lambda _: None)
         assert outcome is not None
         assert outcome.completed_at is not None

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.clients import CLIENTS, Client
+from benchmarks.clients import CLIENTS, Client, OurClient
 from benchmarks.control import Control, raise_open_files
 
 _LAG_SECONDS = 0.01
@@ -104,11 +104,40 @@ async def noisy(client: Client, control: Control, *, quiet: int, megabytes: int,
     return figures
 
 
+async def poll(
+    client: OurClient, _: Control, *, count: int, per_sandbox: int, every: float, seconds: float
+) -> Figures:
+    """Return what it costs to poll quiet processes, of which so many share a sandbox."""
+    name = "many" if per_sandbox == 100 else "still"
+    await client.status("still-0")
+    gc.collect()
+    memory = _memory_kb()
+    tasks = [asyncio.ensure_future(client.poll(f"{name}-{n}", every)) for n in range(count)]
+    await asyncio.sleep(2 * every)
+    gc.collect()
+    memory = _memory_kb() - memory
+    cpu, wall = time.process_time(), time.monotonic()
+    await asyncio.sleep(seconds)
+    held_cpu, held_wall = time.process_time() - cpu, time.monotonic() - wall
+    # Apart: to look at the loop a hundred times a second takes about as much as the polls.
+    lags = await _lags(asyncio.sleep(2 * every))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return {
+        "cpu_us_a_check": 1e6 * held_cpu * every / held_wall / count,
+        "memory_kb_each": memory / count,
+        "cpu_percent": 100 * held_cpu / held_wall,
+        "lag_ms_p99": _percentile(lags, 99),
+    }
+
+
 ROWS: dict[str, Callable[..., Awaitable[Figures]]] = {
     "status": status,
     "events": events,
     "hold": hold,
     "noisy": noisy,
+    "poll": poll,
 }
 
 

@@ -183,8 +183,9 @@ class Connection(asyncio.Protocol):
         match (method, *parts):
             case ("GET", "api", "sandbox", sandbox_id):
                 self.answer(sandbox_detail(sandbox_id, self.state.port))
-            case ("GET", "sandbox", _, "processes"):
-                self.answer({"data": [process_summary(f"still-{n}") for n in range(50)], "next_cursor": None})
+            case ("GET", "sandbox", sandbox_id, "processes"):
+                processes = [process_summary(process_id) for process_id in processes_of(sandbox_id)]
+                self.answer({"data": processes, "next_cursor": None})
             case ("GET", "sandbox", _, "processes", process_id):
                 self.answer({"process": process_summary(process_id)})
             case ("POST", "sandbox", _, "processes", process_id, "wait"):
@@ -276,6 +277,13 @@ def sandbox_detail(sandbox_id: str, port: int) -> dict[str, Any]:
         "tokenExpiresAt": (now + timedelta(days=1)).isoformat(),
         "containsSecrets": False,
     }
+
+
+def processes_of(sandbox_id: str) -> list[str]:
+    """Return the processes of a sandbox; see `clients.sandbox_of`."""
+    kind, number = sandbox_id.split("-")
+    name, size = ("many", 100) if kind == "sc" else ("still", 50)
+    return [f"{name}-{int(number) * size + n}" for n in range(size)]
 
 
 def process_summary(process_id: str) -> dict[str, Any]:

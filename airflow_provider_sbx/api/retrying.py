@@ -8,6 +8,7 @@ from typing import Any
 from airflow_provider_sbx.api.calls import Call
 from airflow_provider_sbx.api.errors import DecodeError, ResponseError, ServiceError, TransportError
 
+DEFAULT_REQUEST_TIMEOUT_SECONDS = 30.0
 TOO_MANY_REQUESTS = 429
 
 

@@ -18,11 +18,10 @@ from airflow_provider_sbx.api.errors import AuthenticationError, ServiceError
 from airflow_provider_sbx.api.events import Event, Started
 from airflow_provider_sbx.api.models import ProcessParameters
 from airflow_provider_sbx.api.planes import Plane, RuntimeAccess
-from airflow_provider_sbx.api.retrying import RetryPolicy, may_repeat
+from airflow_provider_sbx.api.retrying import DEFAULT_REQUEST_TIMEOUT_SECONDS, RetryPolicy, may_repeat
 from airflow_provider_sbx.api.sse import EventDecoder
 from airflow_provider_sbx.client.connections import Connections
 from airflow_provider_sbx.client.wire import (
-    DEFAULT_REQUEST_TIMEOUT_SECONDS,
     StartedStream,
     Wire,
     before_the_call,

@@ -36,8 +36,6 @@ from airflow_provider_sbx.api.retrying import RetryPolicy, is_outcome_unknown, m
 
 log = logging.getLogger(__name__)
 
-DEFAULT_REQUEST_TIMEOUT_SECONDS = 30.0
-
 USER_AGENT = f"airflow-provider-sbx/{__version__}"
 
 _TIDY_AT = 1000

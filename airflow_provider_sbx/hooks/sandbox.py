@@ -23,18 +23,15 @@ from airflow_provider_sbx.api.errors import (
 )
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.planes import control_url
-from airflow_provider_sbx.api.retrying import NO_RETRIES, RetryPolicy
-from airflow_provider_sbx.client import (
-    DEFAULT_REQUEST_TIMEOUT_SECONDS,
-    AsyncSandboxClient,
-    SandboxClient,
-)
+from airflow_provider_sbx.api.retrying import DEFAULT_REQUEST_TIMEOUT_SECONDS, NO_RETRIES, RetryPolicy
 from airflow_provider_sbx.operations import AsyncSandboxOperations, SandboxOperations
 from airflow_provider_sbx.sharing import limit_streams
 from airflow_provider_sbx.streams import DEFAULT_MAX_STREAMS, fitting, warn_unless_fitting
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
 
 DEFAULT_CONNECTION = "sbx_default"
 
@@ -227,6 +224,9 @@ class SandboxHook(BaseHook, SandboxOperations):
 
         :param policy: how failures are repeated; the connection's if None.
         """
+        # Here, since no DAG file needs it: aiohttp, httpx and tenacity are most of what importing us takes.
+        from airflow_provider_sbx.client import SandboxClient
+
         settings = self.settings
         return SandboxClient(
             settings.api_key,
@@ -322,12 +322,20 @@ class SandboxAsyncHook(AsyncSandboxOperations):
         return self.client.stream(sandbox_id, process_id, from_seq=from_seq)
 
 
+def _async_client_class() -> type[AsyncSandboxClient]:
+    from airflow_provider_sbx.client import AsyncSandboxClient  # here, as in `SandboxHook.new_client`
+
+    return AsyncSandboxClient
+
+
 async def new_async_client(settings: Settings) -> AsyncSandboxClient:
     """Return a client for the running event loop, to be closed by whoever asked.
 
     :param settings: what the connection says.
     """
-    client = await AsyncSandboxClient.make(
+    # In a thread: the first time takes some tenths of a second, which other triggers needn't wait.
+    client_class = await asyncio.to_thread(_async_client_class)
+    client = await client_class.make(
         settings.api_key,
         settings.base_url,
         request_timeout_seconds=settings.request_timeout_seconds,

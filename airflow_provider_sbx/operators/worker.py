@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -24,7 +24,6 @@ from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
-from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.compat import task_logger, worker_stats
 from airflow_provider_sbx.follow import end_overdue, follow
 from airflow_provider_sbx.hooks.sandbox import SandboxHook, new_async_client
@@ -40,6 +39,9 @@ from airflow_provider_sbx.runs.running import (
     write_input,
 )
 from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter, log_time
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.client import AsyncSandboxClient
 
 WORKER_GRACE_SECONDS = 2.0
 """Longest time between TERM and KILL in a worker that is being ended, in seconds.

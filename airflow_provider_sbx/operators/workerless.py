@@ -10,7 +10,6 @@ from collections.abc import Container, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import DecoratedOperator
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_sbx.api.errors import InvalidParameterError
@@ -71,6 +70,9 @@ def check_startable(task: SandboxProcessOperator) -> None:
             "this Airflow does not render a task's fields in the triggerer",
             f"Use Airflow 3.3 or newer, or leave {name} out: end_from_trigger=True works here.",
         )
+    # Here, since few DAG files need it.
+    from airflow.providers.common.compat.sdk import DecoratedOperator
+
     if isinstance(task, DecoratedOperator):
         raise InvalidParameterError(
             name, "the decorated function is called on a worker", "Leave it out; end_from_trigger may serve."

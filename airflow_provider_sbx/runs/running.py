@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import find_process, marked, terminate
@@ -27,8 +27,10 @@ from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary
 from airflow_provider_sbx.api.retrying import is_outcome_unknown, may_repeat
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
-from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.follow import Emit, Notes, Watcher, follow
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.client import AsyncSandboxClient
 
 _LOOKUPS = 4
 _REFUSED = range(400, 500)

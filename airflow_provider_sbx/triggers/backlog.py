@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sbx.api.output import Line
 from airflow_provider_sbx.api.steps import Entry
-from airflow_provider_sbx.compat import AirflowRuntimeError, have_supervisor_turn
+from airflow_provider_sbx.compat import AirflowRuntimeError, have_supervisor_turn, supervisor_turns
 from airflow_provider_sbx.follow import Emit
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _WINDOW_SECONDS = 5.0
 _LONGEST_SECONDS = 30.0
 _READ_BYTES = 4096
 _MOST_BYTES = 208 * 1024
-_RECORD_BYTES = 400
+_RECORD_BYTES = 600
 
 
 class Backlog:
@@ -35,7 +35,7 @@ class Backlog:
     def __init__(self, trigger: BaseTrigger) -> None:
         self._trigger = trigger
         self._since = self._last = 0.0
-        self._bytes = 0
+        self._bytes = self._had = 0
 
     def counted(self, emit: Emit) -> Emit:
         """Return what logs entries and counts them."""
@@ -48,22 +48,27 @@ class Backlog:
             for entry in entries:
                 self._bytes += _RECORD_BYTES + (len(entry.text) if isinstance(entry, Line) else 0)
             emit(entries)
+            self._had = supervisor_turns(self._trigger)
 
         return count
 
     @property
     def turns(self) -> int:
-        """How many turns of the supervisor's loop it takes to write all of it."""
-        if time.monotonic() - self._last > _WINDOW_SECONDS:
-            return 1
-        return 2 + min(self._bytes, _MOST_BYTES) // _READ_BYTES
+        """How many turns of the supervisor's loop it takes yet to write all of it."""
+        size = 0 if time.monotonic() - self._last > _WINDOW_SECONDS else min(self._bytes, _MOST_BYTES)
+        # Whatever the trigger asked for since, such as for a place for its result, took turns as well. They
+        # are dear: in each, the supervisor looks into Airflow's database.
+        return 1 + -(-size // _READ_BYTES) - (supervisor_turns(self._trigger) - self._had)
 
-    async def written(self) -> None:
-        """Wait until the supervisor has had turns enough to write all of it."""
+    async def written(self, *, at_least: int = 0) -> None:
+        """Wait until the supervisor has had turns enough to write all of it.
+
+        :param at_least: turns to wait for in any case.
+        """
         try:
             async with asyncio.timeout(_LONGEST_SECONDS):
-                for _ in range(self.turns):
-                    await have_supervisor_turn()
+                for _ in range(max(at_least, self.turns)):
+                    await have_supervisor_turn(self._trigger)
         except (TimeoutError, AirflowRuntimeError) as error:
             # The end of a task matters more than the end of its log.
             self._trigger.log.debug("The supervisor did not answer: some log may go astray. %s", error)

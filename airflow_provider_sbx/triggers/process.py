@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -25,7 +25,6 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
-from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.compat import (
     AirflowRuntimeError,
     pushed,
@@ -45,6 +44,9 @@ from airflow_provider_sbx.triggers.checkpoint import Checkpoint
 from airflow_provider_sbx.triggers.event import Failure, ProcessEvent
 from airflow_provider_sbx.triggers.note import Note, leave_note, read_note
 from airflow_provider_sbx.triggers.task_end import TaskEnd
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.client import AsyncSandboxClient
 
 SETTLE_SECONDS = 8.0
 """How long after a deferral no event is fired, in seconds.
@@ -143,7 +145,8 @@ class SandboxProcessTrigger(BaseTrigger):
         backlog = Backlog(self)
         try:
             event = await self._wait(backlog)
-            await backlog.written()
+            # The last of its own lines tells of the sandbox that was stopped.
+            await backlog.written(at_least=1 if self.owns_sandbox else 0)
         except asyncio.CancelledError:
             if not tells_triggers_of_kills():
                 await self.on_kill()

@@ -22,7 +22,6 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
 from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.api.validation import check_stdin, check_text, sandbox_spec
-from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.compat import AirflowRuntimeError, push, pushed, task_logger, task_state
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
 from airflow_provider_sbx.runs.attempt import Attempt
@@ -45,6 +44,8 @@ from airflow_provider_sbx.triggers.task_end import TaskEnd
 if TYPE_CHECKING:
     import jinja2
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_sbx.client import AsyncSandboxClient
 
 _TELL_SECONDS = 2.0
 """How long a process runs until its ids go to XCom by themselves, in seconds; those of a shorter one go with

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from pydantic import BaseModel, ConfigDict
 
@@ -59,6 +59,9 @@ class TaskEnd(BaseModel):
 
         :param result: what the task returns.
         """
+        # Here, since no DAG file needs it: it brings Airflow's database models along.
+        from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY
+
         try:
             # Not by the event's own `xcoms`: Airflow encodes these twice (`TaskInstance.xcom_push`), so that
             # a task would pull the text of a dict.

@@ -45,6 +45,32 @@ def test_the_language_of_the_service_can_be_imported_without_airflow_or_a_client
     assert {"airflow", "httpx", "aiohttp", "tenacity"}.isdisjoint(python(code))
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "decorators.operators",
+        "decorators.process",
+        "operators.process",
+        "operators.sandbox",
+        "operators.sandbox_group",
+        "sensors.process",
+    ],
+)
+def test_a_dag_file_imports_no_client_and_no_database_model(module):
+    # Airflow itself imports some of it, which one depends on its version.
+    code = (
+        "import json, sys, airflow.sdk, airflow.providers.standard.operators.bash; had = set(sys.modules); "
+        f"import airflow_provider_sbx.{module}; print(json.dumps(sorted(set(sys.modules) - had)))"
+    )
+    imported = python(code)
+
+    assert "airflow_provider_sbx.hooks.sandbox" in imported
+    assert {"airflow_provider_sbx.client", "airflow.models.xcom"}.isdisjoint(imported)
+    assert {"aiohttp", "httpx", "httpx_aiohttp", "tenacity"}.isdisjoint(
+        name.split(".")[0] for name in imported
+    )
+
+
 def test_imports_go_one_way():
     pytest.importorskip("importlinter")
     code = (

@@ -3,6 +3,8 @@
 from datetime import timedelta
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from airflow_provider_sbx import metrics
 from airflow_provider_sbx.api.output import Line
@@ -101,4 +103,16 @@ def test_airflows_own_metrics_take_all_of_it():
 
 def test_a_span_costs_nothing_where_tracing_is_off():
     with span("sbx.wait", sandbox_id="sb-1") as current:
-        assert not current.is_recording()
+        assert current is trace.INVALID_SPAN
+
+
+def test_a_span_is_told_where_tracing_is_on(monkeypatch):
+    provider = TracerProvider()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(metrics, "_tracer", provider.get_tracer("ours"))
+
+    with span("sbx.wait", sandbox_id="sb-1") as current:
+        assert current.is_recording()
+        assert trace.get_current_span() is current
+    assert not current.is_recording()
+    assert (current.name, dict(current.attributes)) == ("sbx.wait", {"sbx.sandbox_id": "sb-1"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from airflow_provider_sbx.compat import renders_in_triggerer
 from airflow_provider_sbx.operators.process import SandboxExecOperator, SandboxProcessOperator
@@ -148,6 +148,20 @@ with DAG("survives_a_freeze"):
     SandboxProcessOperator(task_id="count", command=COUNT, sandbox=SANDBOX, defer_after=0)
     if renders_in_triggerer():
         SandboxProcessOperator(task_id="workerless", command=COUNT, sandbox=SANDBOX, start_from_trigger=True)
+
+with DAG("around_the_deferral", params={"sandbox_id": "", "tasks": 4}, max_active_tasks=64):
+
+    @task
+    def commands(params: dict[str, Any] | None = None) -> list[str]:
+        """Processes that end at any moment before and after their task's deferral."""
+        assert params is not None
+        return [f"sleep {n % 25 / 2}; echo {n}" for n in range(params["tasks"])]
+
+    around: dict[str, Any] = {"sandbox_id": "{{ params.sandbox_id }}", "defer_after": 1}
+    SandboxProcessOperator.partial(task_id="resumed", **around).expand(command=commands())
+    SandboxProcessOperator.partial(task_id="ended", end_from_trigger=True, **around).expand(
+        command=commands.override(task_id="more")()
+    )
 
 with DAG("fails_deferred"):
     SandboxProcessOperator(
