@@ -23,7 +23,7 @@ FOLDER = ROOT / "requirements"
 
 EXTRAS = ("local", "dev")
 
-# What the extra `dev` has beside what the tests need: it checks the code, and the pages of the newest Airflow.
+# What the extra `dev` has beside what the tests need: it checks the code, and the newest Airflow's pages.
 CHECKERS = ("import-linter", "mypy", "playwright", "pre-commit", "ruff")
 
 # An editable install needs editables; a current pip installs all of this in a third of the time that the one
