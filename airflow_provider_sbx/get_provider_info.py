@@ -91,10 +91,13 @@ def get_provider_info() -> dict[str, Any]:
                     # Airflow 3.3.1 and 3.3.2 refuse to test a stored connection that has no port: their
                     # page sends 0.
                     "hidden-fields": ["login", "schema"],
-                    "relabeling": {"host": "API address", "password": "API key"},
+                    "relabeling": {
+                        "host": "API address",
+                        "password": "API key",
+                        "port": "Port (if not in the address)",
+                    },
                     "placeholders": {
                         "host": "https://api.hyperbrowser.ai (leave empty for it)",
-                        "port": "443 (if the API address names none)",
                         "password": "hb_...",
                     },
                 },

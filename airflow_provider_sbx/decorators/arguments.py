@@ -106,7 +106,7 @@ def as_pickle(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
 
     :raises InvalidParameterError: one can't be pickled; the error names it.
     """
-    import cloudpickle  # type: ignore[import-not-found,unused-ignore]  # not everywhere installed
+    import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]  # not everywhere installed
 
     def pickled(name: str, value: Any) -> bytes:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
 
 DEFAULT_CONNECTION = "sbx_default"
+
+_PORT = re.compile(r":\w+$")
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,13 @@ def _address(connection: Connection) -> str | None:
     host = (connection.host or "").strip()
     if not host:
         return None
-    scheme = "" if "://" in host or not connection.schema else f"{connection.schema}://"
-    port = f":{connection.port}" if connection.port else ""
-    return f"{scheme}{host}{port}"
+    scheme, _, rest = host.rpartition("://")
+    place, slash, path = rest.partition("/")
+    # Airflow's form wants a port for its test, also of an address that has one.
+    if connection.port and not _PORT.search(place):
+        place += f":{connection.port}"
+    scheme = scheme or connection.schema or ""
+    return f"{scheme}://{place}{slash}{path}" if scheme else f"{place}{slash}{path}"
 
 
 def _text(extra: dict[str, Any], name: str, where: str) -> str | None:

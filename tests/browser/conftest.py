@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize, expect, sync_playwright
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parents[1] / "docs" / "images"
-SIZE = ViewportSize(width=1100, height=680)
+SIZE = ViewportSize(width=1200, height=700)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 # The machine may be busy with others, and Airflow's pages ask again every few seconds.
@@ -64,12 +64,12 @@ def page(person: BrowserContext) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Callable[[Page, str], None]:
-    """Keep a picture of a page for the documentation, where `SBX_SCREENSHOTS=1` asks for that."""
+def picture() -> Callable[[Page | Locator, str], None]:
+    """Keep a picture for the documentation, where `SBX_SCREENSHOTS=1` asks for that."""
 
-    def keep(page: Page, name: str) -> None:
+    def keep(what: Page | Locator, name: str) -> None:
         if os.environ.get("SBX_SCREENSHOTS") == "1":
             PICTURES.mkdir(exist_ok=True)
-            page.screenshot(path=PICTURES / f"{name}.png", scale="css", animations="disabled")
+            what.screenshot(path=PICTURES / f"{name}.png", scale="css", animations="disabled")
 
     return keep

@@ -15,7 +15,7 @@ from airflow_provider_sbx.client import SandboxClient
 
 pytestmark = pytest.mark.airflow
 
-Picture = Callable[[Page, str], None]
+Picture = Callable[[Page | Locator, str], None]
 
 
 def fill_connection(page: Page, name: str, address: str, key: str) -> Locator:
@@ -67,7 +67,8 @@ def test_the_form_of_a_connection_is_filled_and_its_button_tests_it(
     expect(form.get_by_text("Login", exact=True)).to_have_count(0)
     expect(form.locator("input[name=password]")).to_have_attribute("placeholder", "hb_...")
     expect(form.locator("input[name=password]")).to_have_attribute("type", "password")
-    picture(page, "connection")
+    page.set_viewport_size({"width": 1200, "height": 1000})
+    picture(form, "connection")
     form.get_by_role("button", name="Extra Fields", exact=True).click()
     for label in ("Default sandbox", "Request timeout (seconds)", "Patience (seconds)", "Streams at once"):
         expect(form.get_by_text(label, exact=True)).to_be_visible()
@@ -87,60 +88,65 @@ def test_a_wrong_key_is_told_by_the_button(page: Page, sbx_local: Any) -> None:
     assert said["status"] is False
     assert "refused the API key" in said["message"]
     assert "not-the-key" not in said["message"]
+    # And by the page, not only to it.
+    expect(page.get_by_text("refused the API key").first).to_be_visible()
 
 
 def test_a_deferred_tasks_log_is_live_and_its_result_readable(
-    page: Page, airflow: Any, picture: Picture
+    page: Page, airflow: Any, sbx_local: Any, picture: Picture
 ) -> None:
-    run_id = trigger(page, "nightly_report")
-    is_deferred(airflow, "nightly_report", run_id, "report")
-    task = f"/dags/nightly_report/runs/{run_id}/tasks/report"
+    dag_id, task = "nightly_report", "report"
+    run_id = trigger(page, dag_id)
+    is_deferred(airflow, dag_id, run_id, task)
 
-    page.goto(task)
-    expect(page.get_by_text("Deferred", exact=True)).to_be_visible()
-    # While it is deferred its output comes, line after line, with no reload.
+    page.goto(f"/dags/{dag_id}/runs/{run_id}/tasks/{task}")
+    deferred = page.get_by_text("Deferred", exact=True)
+    # While it is deferred its output comes, line after line, with no reload; stderr's are marked.
     expect(page.get_by_text("table 3 has no rows")).to_be_visible()
+    expect(page.get_by_text("stream=stderr").first).to_be_visible()
     expect(page.get_by_text("table 7 of 30: done")).to_be_visible()
-    expect(page.get_by_text("Deferred", exact=True)).to_be_visible()
+    expect(deferred).to_be_visible()
     picture(page, "log")
+    sandbox_id, process_id = (airflow.xcom(dag_id, run_id, task, key) for key in ("sandbox_id", "process_id"))
+    with SandboxClient(sbx_local.api_key, sbx_local.url) as service:
+        assert service.get_process(sandbox_id, process_id).status is ProcessStatus.RUNNING
 
-    page.goto(f"{task}/rendered_templates")
-    expect(page.get_by_text('for step in $(seq "$STEPS")')).to_be_visible()
-    expect(page.locator("code.language-bash, pre span.hljs-keyword, code span").first).to_be_visible()
-
-    page.goto(f"{task}/details")
+    page.get_by_role("link", name="Details", exact=True).click()
     link = page.get_by_role("link", name="Sandbox", exact=True)
     expect(link).to_be_visible()
-    address = link.get_attribute("href") or ""
-    assert (
-        urlsplit(address).path
-        == f"/sessions/{airflow.xcom('nightly_report', run_id, 'report', 'sandbox_id')}"
-    )
+    assert urlsplit(link.get_attribute("href") or "").path == f"/sessions/{sandbox_id}"
 
-    assert airflow.wait_for_run("nightly_report", run_id, timeout=120) == "success"
-    page.goto(f"{task}/xcom")
-    for text in ("return_value", "session_url"):
+    page.get_by_role("link", name="Rendered Templates", exact=True).click()
+    expect(page.get_by_text('for step in $(seq "$STEPS")')).to_be_visible()
+
+    page.goto(f"/dags/{dag_id}/runs/{run_id}")
+    for name, state in (("fetch", "Success"), (task, "Deferred")):
+        row = page.get_by_role("row").filter(has_text=name).filter(has_text=state)
+        expect(row).to_be_visible()
+    picture(page, "grid")
+
+    assert airflow.wait_for_run(dag_id, run_id, timeout=120) == "success"
+    page.goto(f"/dags/{dag_id}/runs/{run_id}/tasks/{task}")
+    page.get_by_role("link", name="Storage", exact=True).click()
+    page.get_by_role("link", name="XCom", exact=True).click()
+    for text in ("return_value", "session_url", process_id):
         expect(page.get_by_text(text).first).to_be_visible()
     page.get_by_role("button", name="Expand all extra JSON").click()
-    expect(page.get_by_text('"exit_code"').first).to_be_visible()
+    for text in ('"exit_code"', "report of ubuntu on 30"):
+        expect(page.get_by_text(text).first).to_be_visible()
     picture(page, "xcom")
-
-    page.goto("/dags/nightly_report")
-    for name in ("fetch", "report", "publish"):
-        expect(page.get_by_role("link", name=name).first).to_be_visible()
-    picture(page, "grid")
 
 
 def test_marking_a_deferred_task_failed_ends_its_process(page: Page, airflow: Any, sbx_local: Any) -> None:
-    run_id = trigger(page, "endless")
-    is_deferred(airflow, "endless", run_id, "wait")
-    # Before the triggerer has picked it up, Airflow tells nobody of a kill.
-    airflow.wait_for(
-        lambda: " starting" in airflow.task_log_text("endless", run_id, "wait", 1), 60, "the trigger"
-    )
-    sandbox_id = airflow.xcom("endless", run_id, "wait", "sandbox_id")
-    process_id = airflow.xcom("endless", run_id, "wait", "process_id")
     with SandboxClient(sbx_local.api_key, sbx_local.url) as service:
+        sandbox_id = service.create_sandbox({"image_name": "python"}).id
+        run_id = airflow.trigger("endless", {"sandbox_id": sandbox_id})
+        is_deferred(airflow, "endless", run_id, "wait")
+        # Before the triggerer has picked it up, Airflow tells nobody of a kill.
+        airflow.wait_for(
+            lambda: " starting" in airflow.task_log_text("endless", run_id, "wait", 1), 60, "the trigger"
+        )
+        process_id = airflow.xcom("endless", run_id, "wait", "process_id")
         assert service.get_process(sandbox_id, process_id).status is ProcessStatus.RUNNING
 
         page.goto(f"/dags/endless/runs/{run_id}/tasks/wait")
@@ -149,8 +155,9 @@ def test_marking_a_deferred_task_failed_ends_its_process(page: Page, airflow: An
         page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
 
         airflow.wait_for(
-            lambda: service.get_sandbox(sandbox_id).status == "closed", 30, "the process to be ended"
+            lambda: service.get_process(sandbox_id, process_id).status.is_terminal, 30, "the process's end"
         )
+        service.stop_sandbox(sandbox_id)
     page.goto(f"/dags/endless/runs/{run_id}/tasks/wait")
     expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
     expect(page.get_by_text(f"Process {process_id} was to be ended")).to_be_visible()

@@ -34,10 +34,10 @@ done
     )
     fetch >> report >> publish
 
-with DAG("endless", tags=["sandbox"]):
+with DAG("endless", tags=["sandbox"], params={"sandbox_id": ""}):
     SandboxProcessOperator(
         task_id="wait",
         command='echo "waiting, until somebody ends it"; while :; do sleep 1; done',
-        sandbox=SANDBOX,
+        sandbox_id="{{ params.sandbox_id }}",
         kill_grace=2,
     )
