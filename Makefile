@@ -36,7 +36,7 @@ OLDER_PYTHON = $(firstword $(foreach name,$(PYTHON) python3.12 python3.11,$(shel
 CLUSTER_STAMP := $(call vendor_stamp,cluster,pyproject.toml requirements/cluster.txt)
 DOCS_STAMP := $(call vendor_stamp,docs,requirements/docs.txt)
 
-.PHONY: help setup vendor demo test browser chaos test-airflow package-test soak docs lint format bench bench-airflow pins clean
+.PHONY: help setup vendor demo test workerless browser chaos test-airflow package-test soak docs lint format bench bench-airflow pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -95,6 +95,9 @@ test-airflow: ## run the unit and integration tests on another Airflow: VERSION=
 
 chaos: $(STAMP) ## cut, spoil and kill what stands between a task and its process; SBX_CHAOS_SEEDS=20 for more
 	@$(RUN) -m pytest tests/chaos $(ARGS)
+
+workerless: $(STAMP) ## test tasks that end in the triggerer, or start there, as make test does the others
+	@$(RUN) -m pytest tests/integration -m workerless $(ARGS)
 
 browser: $(STAMP) ## use Airflow's pages in Debian's Chromium; SBX_SCREENSHOTS=1 takes the pictures of docs/images
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \

@@ -146,6 +146,7 @@ def test_functions_return_the_commands_to_run(airflow: Any) -> None:
     assert outputs == [f"{name},2026-11-24,1\n{name},2026-11-24,2\n" for name in ("orders", "customers")]
 
 
+@pytest.mark.workerless
 @pytest.mark.skipif(not renders_in_triggerer(), reason="this Airflow starts tasks on workers only")
 def test_tasks_without_a_worker_have_their_output_and_result_where_others_have_it(airflow: Any) -> None:
     run_id, state = ended(airflow, "sandbox_without_a_worker")

@@ -15,10 +15,18 @@ from dev.airflow_api import AirflowApiError
 
 pytestmark = pytest.mark.airflow
 
-MODES = ("worker", "triggerer", "ending", *(["workerless"] if renders_in_triggerer() else []))
+MODES = ("worker", "triggerer")
+"""How a task waits, in `make test`."""
 
-STARTING = tuple(mode for mode in MODES if mode != "ending")
-"""Without the mode that differs in its end only."""
+MODES_IN_TRIGGERER = ("ending", *(["workerless"] if renders_in_triggerer() else []))
+"""Where it also ends, or starts as well: `make workerless`."""
+
+
+def modes(*but: str) -> list[Any]:
+    """Return the modes but for some, as parameters of tests."""
+    marks = [pytest.mark.workerless]
+    every = [*MODES, *(pytest.param(mode, marks=marks) for mode in MODES_IN_TRIGGERER)]
+    return [mode for mode in every if (mode if isinstance(mode, str) else mode.values[0]) not in but]
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +66,23 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run_of(airflow: Any) -> Callable[[str, str], Run]:
-    """Return a DAG's run in a mode, once it has ended; those of all modes are begun together."""
-    begun: dict[str, dict[str, str]] = {}
+    """Return a DAG's run in a mode, once it has ended; those of like modes are begun together."""
+    begun: dict[str, str] = {}
 
     def run_of(name: str, mode: str) -> Run:
-        if name not in begun:
-            modes = MODES if name == "ends" else STARTING
-            begun[name] = {each: airflow.trigger(f"{name}_{each}") for each in modes}
-        airflow.wait_for_run(f"{name}_{mode}", begun[name][mode], timeout=240)
-        return Run(airflow, f"{name}_{mode}", begun[name][mode])
+        group = MODES if mode in MODES else MODES_IN_TRIGGERER
+        for each in group:
+            dag_id = f"{name}_{each}"
+            if dag_id not in begun and (each != "ending" or name == "ends"):
+                begun[dag_id] = airflow.trigger(dag_id)
+        dag_id = f"{name}_{mode}"
+        airflow.wait_for_run(dag_id, begun[dag_id], timeout=240)
+        return Run(airflow, dag_id, begun[dag_id])
 
     return run_of
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(scope="module", params=modes())
 def ends(request: pytest.FixtureRequest, run_of: Callable[[str, str], Run]) -> Run:
     return run_of("ends", request.param)
 
@@ -148,14 +159,16 @@ def test_each_sandbox_made_for_a_task_was_stopped(ends: Run, service: SandboxCli
     assert states == {"closed"}
 
 
-@pytest.mark.parametrize("mode", STARTING)
+# Ending there differs in the end only.
+@pytest.mark.parametrize("mode", modes("ending"))
 def test_a_script_file_is_run_with_its_input(run_of: Callable[[str, str], Run], mode: str) -> None:
     run = run_of("scripts", mode)
     assert run.xcom("shell")["stdout"] == "shell script for you\nfrom stdin\n"
     assert run.xcom("python")["stdout"] == "python script for you\ninput: from stdin\n"
 
 
-@pytest.mark.parametrize("mode", STARTING)
+# Ending there differs in the end only.
+@pytest.mark.parametrize("mode", modes("ending"))
 def test_bad_input_fails_at_once_and_for_good(run_of: Callable[[str, str], Run], mode: str) -> None:
     run = run_of("bad_input", mode)
     said = {
@@ -191,7 +204,8 @@ def _start_long(airflow: Any, mode: str, state: str) -> str:
     return run_id
 
 
-@pytest.mark.parametrize("mode", STARTING)
+# Ending there differs in the end only.
+@pytest.mark.parametrize("mode", modes("ending"))
 def test_output_is_live_and_marking_failed_ends_the_process(
     airflow: Any, service: SandboxClient, mode: str
 ) -> None:
@@ -207,7 +221,7 @@ def test_output_is_live_and_marking_failed_ends_the_process(
     )
 
 
-@pytest.mark.parametrize("mode", STARTING[1:])
+@pytest.mark.parametrize("mode", modes("worker", "ending"))
 def test_clearing_a_deferred_task_ends_its_process_and_starts_another(
     airflow: Any, service: SandboxClient, mode: str
 ) -> None:
@@ -248,7 +262,8 @@ def test_a_process_that_is_not_waited_for_outlives_its_task(airflow: Any, servic
     service.stop_sandbox(sandbox.id)
 
 
-@pytest.mark.skipif("workerless" not in MODES, reason="this Airflow renders nothing in the triggerer")
+@pytest.mark.workerless
+@pytest.mark.skipif(not renders_in_triggerer(), reason="this Airflow renders nothing in the triggerer")
 def test_a_task_that_a_triggerer_can_not_render_starts_on_a_worker(
     airflow: Any, service: SandboxClient
 ) -> None:
