@@ -5,8 +5,11 @@ from datetime import timedelta
 import pytest
 from airflow.sdk import DAG
 
+from airflow_provider_sbx.compat import renders_in_triggerer
 from airflow_provider_sbx.operators.process import SandboxProcessOperator
 from airflow_provider_sbx.operators.rendering import trigger_filters, why_not_in_a_triggerer
+
+pytestmark = pytest.mark.skipif(not renders_in_triggerer(), reason="Airflow renders on workers only")
 
 
 def why(value):
