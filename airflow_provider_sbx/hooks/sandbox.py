@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
@@ -23,138 +22,15 @@ from airflow_provider_sbx.api.errors import (
     TransportError,
 )
 from airflow_provider_sbx.api.events import Event
-from airflow_provider_sbx.api.planes import control_url
-from airflow_provider_sbx.api.retrying import DEFAULT_REQUEST_TIMEOUT_SECONDS, NO_RETRIES, RetryPolicy
+from airflow_provider_sbx.api.retrying import NO_RETRIES, RetryPolicy
+from airflow_provider_sbx.hooks.settings import Settings, settings_of
 from airflow_provider_sbx.operations import AsyncSandboxOperations, SandboxOperations
 from airflow_provider_sbx.sharing import limit_streams
-from airflow_provider_sbx.streams import DEFAULT_MAX_STREAMS, fitting, warn_unless_fitting
+from airflow_provider_sbx.streams import fitting, warn_unless_fitting
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
-
     from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
-
 DEFAULT_CONNECTION = "sbx_default"
-
-_PORT = re.compile(r":\w+$")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a connection says, checked.
-
-    :param api_key: the service's key; stands in no repr.
-    :param base_url: the control plane's address.
-    :param sandbox_id: the sandbox for tasks that name none.
-    :param request_timeout_seconds: longest wait for an answer, in seconds.
-    :param patience_seconds: how long the service may be out of reach, in seconds.
-    :param max_streams: how many streams may be open at once over the client that all waits of one
-        event loop share.
-    """
-
-    api_key: str = field(repr=False)
-    base_url: str
-    sandbox_id: str | None
-    request_timeout_seconds: float
-    patience_seconds: float
-    max_streams: int = DEFAULT_MAX_STREAMS
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """How failures are repeated."""
-        return RetryPolicy(patience_seconds=self.patience_seconds)
-
-
-def _settings(conn_id: str, connection: Connection | None, extra: dict[str, Any]) -> Settings:
-    """Read a connection, or the environment where there is none.
-
-    :raises InvalidParameterError: it lacks what is needed, or holds what can't be right.
-    """
-    if connection is None:
-        key, host = os.environ.get("HYPERBROWSER_API_KEY"), os.environ.get("HYPERBROWSER_BASE_URL")
-        where = f"connection {conn_id!r}"
-        if not key:
-            raise InvalidParameterError(
-                where,
-                "it does not exist, and HYPERBROWSER_API_KEY is not set either",
-                "Create it (type Sandbox, the API key as its password), or set the variable.",
-            )
-        where = "HYPERBROWSER_BASE_URL"
-    else:
-        where = f"connection {conn_id!r}"
-        key, host = connection.password, _address(connection)
-        if not key:
-            # Falling back to the environment here would hide a half-filled connection.
-            raise InvalidParameterError(
-                where, "it has no password", "Enter the sandbox service's API key as its password."
-            )
-    try:
-        base_url = control_url(host)
-    except InvalidParameterError as error:
-        raise InvalidParameterError(f"{where}, host", error.problem, error.remedy) from None
-    return Settings(
-        api_key=key,
-        base_url=base_url,
-        sandbox_id=_text(extra, "sandbox_id", where),
-        request_timeout_seconds=_seconds(
-            extra, "request_timeout_seconds", DEFAULT_REQUEST_TIMEOUT_SECONDS, where
-        ),
-        patience_seconds=_seconds(extra, "patience_seconds", RetryPolicy().patience_seconds, where),
-        max_streams=_count(extra, "max_streams", DEFAULT_MAX_STREAMS, where),
-    )
-
-
-def _address(connection: Connection) -> str | None:
-    """Return the host field as an address, with the parts that a URI form of the connection splits off."""
-    host = (connection.host or "").strip()
-    if not host:
-        return None
-    scheme, _, rest = host.rpartition("://")
-    place, slash, path = rest.partition("/")
-    # Airflow's form wants a port for its test, also of an address that has one.
-    if connection.port and not _PORT.search(place):
-        place += f":{connection.port}"
-    scheme = scheme or connection.schema or ""
-    return f"{scheme}://{place}{slash}{path}" if scheme else f"{place}{slash}{path}"
-
-
-def _text(extra: dict[str, Any], name: str, where: str) -> str | None:
-    value = extra.get(name)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise InvalidParameterError(f"{where}, extra {name}", f"{value!r} is not text", "Give an id.")
-    return value
-
-
-def _seconds(extra: dict[str, Any], name: str, default: float, where: str) -> float:
-    value = extra.get(name)
-    if value is None or value == "":
-        return default
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 < seconds < 1e7:
-        raise InvalidParameterError(
-            f"{where}, extra {name}", f"{value!r} is not above zero", "Give a number of seconds."
-        )
-    return seconds
-
-
-def _count(extra: dict[str, Any], name: str, default: int, where: str) -> int:
-    value = extra.get(name)
-    if value is None or value == "":
-        return default
-    # As text where the connection is written as a URI.
-    count = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InvalidParameterError(
-            f"{where}, extra {name}",
-            f"{value!r} is not a whole number of 1 or more",
-            f"Give such a number, or leave it out for {default}.",
-        )
-    return count
 
 
 class SandboxHook(BaseHook, SandboxOperations):
@@ -217,7 +93,7 @@ class SandboxHook(BaseHook, SandboxOperations):
                 _only_default(self.sbx_conn_id)
                 connection = None
             extra = connection.extra_dejson if connection else {}
-            self._settings = _settings(self.sbx_conn_id, connection, extra)
+            self._settings = settings_of(self.sbx_conn_id, connection, extra)
         return self._settings
 
     def get_conn(self) -> SandboxClient:
@@ -288,17 +164,17 @@ class SandboxAsyncHook(AsyncSandboxOperations):
 
     def __init__(self, sbx_conn_id: str = DEFAULT_CONNECTION) -> None:
         self.sbx_conn_id = sbx_conn_id
-        self._leave: AbstractAsyncContextManager[AsyncSandboxClient] | None = None
-        self._client: AsyncSandboxClient | None = None
+        self._leave: AbstractAsyncContextManager[tuple[AsyncSandboxClient, Settings]] | None = None
+        self._shared: tuple[AsyncSandboxClient, Settings] | None = None
 
     async def __aenter__(self) -> SandboxAsyncHook:
         self._leave = shared_client(self.sbx_conn_id, self.read_settings)
-        self._client = await self._leave.__aenter__()
+        self._shared = await self._leave.__aenter__()
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
         if self._leave is not None:
-            self._client = None
+            self._shared = None
             await self._leave.__aexit__(*exc)
 
     async def read_settings(self) -> Settings:
@@ -307,16 +183,25 @@ class SandboxAsyncHook(AsyncSandboxOperations):
             connection = await get_async_connection(self.sbx_conn_id)
         except AirflowNotFoundException:
             _only_default(self.sbx_conn_id)
-            return _settings(self.sbx_conn_id, None, {})
+            return settings_of(self.sbx_conn_id, None, {})
         extra = await get_async_extra_dejson(connection)
-        return _settings(self.sbx_conn_id, connection, extra)
+        return settings_of(self.sbx_conn_id, connection, extra)
 
     @property
     def client(self) -> AsyncSandboxClient:
         """The shared client, inside the context."""
-        if self._client is None:
+        return self._entered[0]
+
+    @property
+    def settings(self) -> Settings:
+        """What the connection said when the shared client was made, inside the context."""
+        return self._entered[1]
+
+    @property
+    def _entered(self) -> tuple[AsyncSandboxClient, Settings]:
+        if self._shared is None:
             raise RuntimeError("Enter SandboxAsyncHook first: async with SandboxAsyncHook(...) as hook")
-        return self._client
+        return self._shared
 
     async def send(self, call: Call[Answer], sandbox_id: str | None = None, *, retry: bool = True) -> Answer:
         """Send a call and return its answer; see `SandboxOperations.send`."""
@@ -373,7 +258,7 @@ class _Shared:
     """A client in use by several."""
 
     making: asyncio.Lock
-    client: AsyncSandboxClient | None = None
+    made: tuple[AsyncSandboxClient, Settings] | None = None
     users: int = 0
 
 
@@ -386,8 +271,10 @@ _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Shared]
 @asynccontextmanager
 async def shared_client(
     conn_id: str, read_settings: Callable[[], Awaitable[Settings]]
-) -> AsyncIterator[AsyncSandboxClient]:
+) -> AsyncIterator[tuple[AsyncSandboxClient, Settings]]:
     """Give the one client of this event loop and connection; the last to leave closes it.
+
+    With it comes what the connection said: each question to Airflow costs a triggerer dear.
 
     The first makes it while the others wait: a thousand triggers that start together read the
     connection once. A connection that was edited is read again once nobody uses the client.
@@ -400,14 +287,14 @@ async def shared_client(
     shared.users += 1
     try:
         async with shared.making:
-            if shared.client is None:
+            if shared.made is None:
                 settings = await read_settings()
-                shared.client = await new_async_client(settings)
+                shared.made = await new_async_client(settings), settings
                 warn_unless_fitting(conn_id, settings.max_streams)
-        yield shared.client
+        yield shared.made
     finally:
         shared.users -= 1
         if shared.users == 0:
             del clients[conn_id]
-            if shared.client is not None:
-                await shared.client.close()
+            if shared.made is not None:
+                await shared.made[0].close()

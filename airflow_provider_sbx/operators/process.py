@@ -359,20 +359,8 @@ class SandboxProcessOperator(SandboxExecOperator):
             self.start_trigger_args = None
             return
         command = python_script(self.command) if self._is_python_file else self.command
-        options = self._options(deferrable=True)
         self.start_trigger_args = start_trigger_args(
-            self,
-            command,
-            {
-                "append_airflow_env": self.append_airflow_env,
-                "wait_strategy": options.wait_strategy,
-                "poll_interval": options.poll_interval,
-                "max_log_bytes": options.log_bytes,
-                "kill_grace": options.kill_grace,
-                "checkpoints": self.do_xcom_push,
-                "wait_for_completion": self.wait_for_completion,
-                "ends": self._ends(fails=True),
-            },
+            self, command, self._options(deferrable=True), self._ends(fails=True)
         )
 
     def _ends(self, *, fails: bool = False) -> dict[str, Any] | None:

@@ -20,12 +20,11 @@ from airflow_provider_sbx.api.errors import (
     SandboxError,
     ServiceError,
 )
-from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.compat import task_logger, worker_stats
-from airflow_provider_sbx.follow import end_overdue, follow
+from airflow_provider_sbx.follow import end_overdue
 from airflow_provider_sbx.hooks.sandbox import SandboxHook, new_async_client
 from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.runs.attempt import Attempt
@@ -34,6 +33,7 @@ from airflow_provider_sbx.runs.running import (
     Begun,
     begin,
     feed_and_follow,
+    follow_until_calm,
     new_machine,
     stop_if_possible,
     write_input,
@@ -51,13 +51,6 @@ then the process must be known to have ended.
 """
 
 _KILL_POLICY = RetryPolicy(patience_seconds=1.0)
-_NOISY_BYTES = 128 * 1024
-"""What a process may write a second and be left to the triggerer: the service keeps a few MiB, and it takes
-some seconds until the triggerer reads on."""
-
-_PACE_SECONDS = 1.0
-"""How long it is watched for that, in seconds."""
-
 _ENDED_FOR_US = (ProcessStatus.KILLED, ProcessStatus.TIMED_OUT)
 
 
@@ -266,7 +259,16 @@ class WorkerRun:
                     watcher=self._meter,
                 )
                 if outcome is None and options.defer_after is not None:
-                    outcome = await self._until_calm(client, sandbox_id, machine, time.monotonic() - began)
+                    outcome = await follow_until_calm(
+                        client,
+                        sandbox_id,
+                        machine,
+                        self._emit,
+                        waited=time.monotonic() - began,
+                        until=self._deadline,
+                        notice=self._log.info,
+                        watcher=self._meter,
+                    )
         finally:
             self._meter.report()
         if page is None and (page := client.page_of(sandbox_id)) is not None:
@@ -281,27 +283,6 @@ class WorkerRun:
         self._log.warning("Process %s has used up its time: ending it.", process.id)
         how = await end_overdue(client, sandbox_id, machine, self._emit, grace_seconds=options.kill_grace)
         return Overdue(sandbox_id, process.id, how)
-
-    async def _until_calm(
-        self, client: AsyncSandboxClient, sandbox_id: str, machine: Following, waited: float
-    ) -> Outcome | None:
-        """Wait on while nobody could catch up with the process after some seconds without a reader.
-
-        It lasts for some minutes at the most: then so much is logged that no more is (`max_log_bytes`).
-
-        :param waited: how long the process was followed so far, in seconds.
-        :return: how it ended meanwhile, or None where it may be left to the triggerer.
-        """
-        pace = machine.logged_bytes / max(waited, _PACE_SECONDS)
-        if pace > _NOISY_BYTES:
-            self._log.info("Process %s writes much: it is left to the triggerer later.", machine.process_id)
-        while pace > _NOISY_BYTES and time.time() < (self._deadline or math.inf):
-            before, until = machine.logged_bytes, min(time.time() + _PACE_SECONDS, self._deadline or math.inf)
-            outcome = await follow(client, sandbox_id, machine, self._emit, until=until, watcher=self._meter)
-            if outcome is not None:
-                return outcome
-            pace = (machine.logged_bytes - before) / _PACE_SECONDS
-        return None
 
     # --- sandboxes and earlier tries ---------------------------------------------------------
 

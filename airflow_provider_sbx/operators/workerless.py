@@ -23,6 +23,7 @@ from airflow_provider_sbx.triggers.start import SandboxStartTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_sbx.operators.process import SandboxProcessOperator
+    from airflow_provider_sbx.operators.worker import Options
 
 _ON_A_WORKER = {
     "output_processor": "it is called on a worker",
@@ -110,17 +111,28 @@ def exit_codes(given: int | Container[int] | None) -> list[int]:
 
 
 def start_trigger_args(
-    task: SandboxProcessOperator, command: str, options: Mapping[str, Any]
+    task: SandboxProcessOperator, command: str, options: Options, ends: dict[str, Any] | None
 ) -> StartTriggerArgs:
     """Return what Airflow starts the task in the triggerer with.
 
     :param command: the command, not rendered.
     :param options: how to wait.
+    :param ends: how to end; see `TaskEnd`.
     """
     kwargs = {field: _plain(getattr(task, field)) for field in task.template_fields}
+    waiting = {
+        "append_airflow_env": task.append_airflow_env,
+        "wait_strategy": options.wait_strategy,
+        "poll_interval": options.poll_interval,
+        "max_log_bytes": options.log_bytes,
+        "kill_grace": options.kill_grace,
+        "checkpoints": task.do_xcom_push,
+        "wait_for_completion": options.wait_for_completion,
+        "ends": ends,
+    }
     return StartTriggerArgs(
         trigger_cls=f"{SandboxStartTrigger.__module__}.{SandboxStartTrigger.__qualname__}",
-        trigger_kwargs={**kwargs, **options, "command": command},
+        trigger_kwargs={**kwargs, **waiting, "command": command},
         next_method="execute_complete",
     )
 

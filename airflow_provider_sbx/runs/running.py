@@ -6,6 +6,7 @@ All in one event loop of the task's own, with the client and the machine that th
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,6 +32,13 @@ from airflow_provider_sbx.follow import Emit, Notes, Watcher, follow
 
 if TYPE_CHECKING:
     from airflow_provider_sbx.client import AsyncSandboxClient
+
+_NOISY_BYTES = 128 * 1024
+"""What a process may write a second and be left to the triggerer: the service keeps a few MiB, and it takes
+some seconds until the triggerer reads on."""
+
+_PACE_SECONDS = 1.0
+"""How long it is watched for that, in seconds."""
 
 _LOOKUPS = 4
 _REFUSED = range(400, 500)
@@ -207,6 +215,42 @@ async def feed_and_follow(
             task.cancel()
             with suppress(asyncio.CancelledError, ServiceError, OutcomeUnknownError):
                 await task
+
+
+async def follow_until_calm(
+    client: AsyncSandboxClient,
+    sandbox_id: str,
+    machine: Following,
+    emit: Emit,
+    *,
+    waited: float,
+    until: float | None,
+    notice: Callable[[str], None],
+    watcher: Watcher | None = None,
+) -> Outcome | None:
+    """Follow on while nobody could catch up with the process after some seconds without a reader.
+
+    It lasts for some minutes at the most: then so much is logged that no more is (`max_log_bytes`).
+
+    :param waited: how long the process was followed so far, in seconds.
+    :param until: when to leave it in any case, in seconds since 1970; None for never.
+    :param notice: says in the log that it takes longer.
+    :param watcher: is told of each stream that is read.
+    :return: how it ended meanwhile, or None where it may be left to others.
+    :raises ServiceError: going on is pointless.
+    """
+    end = math.inf if until is None else until
+    pace = machine.logged_bytes / max(waited, _PACE_SECONDS)
+    if pace > _NOISY_BYTES:
+        notice(f"Process {machine.process_id} writes much: it is left to the triggerer later.")
+    while pace > _NOISY_BYTES and (now := time.time()) < end:
+        before = machine.logged_bytes
+        leave_at = min(now + _PACE_SECONDS, end)
+        outcome = await follow(client, sandbox_id, machine, emit, until=leave_at, watcher=watcher)
+        if outcome is not None:
+            return outcome
+        pace = (machine.logged_bytes - before) / _PACE_SECONDS
+    return None
 
 
 def _has_ended(following: asyncio.Task[Outcome | None]) -> bool:

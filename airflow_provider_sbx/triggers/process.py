@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ class SandboxProcessTrigger(BaseTrigger):
             async with SandboxAsyncHook(self.sbx_conn_id) as hook:
                 try:
                     with span("sbx.wait", sandbox_id=self.sandbox_id, process_id=self.process_id):
-                        end = await self._follow(hook.client, backlog)
+                        end = await self._follow(hook, backlog)
                     event = await self._end_of_task(hook.client, end)
                 except SandboxError as error:
                     end, event = self._failure(error), await self._end_of_wait(hook.client, error)
@@ -193,7 +194,8 @@ class SandboxProcessTrigger(BaseTrigger):
         if event is not None and self.owns_sandbox:
             # Whoever takes over before Airflow knows of the end finds it here, and not in the sandbox.
             kept = outcome if rules.pushes else replace(outcome, stdout="", stderr="")
-            await leave_note(self, self._note(kept))
+            with suppress(AirflowRuntimeError):  # the end of the task matters more than this
+                await leave_note(self, self._note(kept))
             await self._stop_own(client)
         return event
 
@@ -223,8 +225,8 @@ class SandboxProcessTrigger(BaseTrigger):
         if self.owns_sandbox and self.sandbox_id:
             await stop_if_possible(client, self.sandbox_id, self.log)
 
-    async def _follow(self, client: AsyncSandboxClient, backlog: Backlog) -> ProcessEvent:
-        return await self._follow_process(client, backlog)
+    async def _follow(self, hook: SandboxAsyncHook, backlog: Backlog) -> ProcessEvent:
+        return await self._follow_process(hook.client, backlog)
 
     async def _follow_process(
         self,

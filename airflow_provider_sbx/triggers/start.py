@@ -20,7 +20,6 @@ from airflow_provider_sbx.api.errors import (
     SandboxNotRunningError,
 )
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
-from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.api.validation import check_stdin, check_text, sandbox_spec
 from airflow_provider_sbx.compat import AirflowRuntimeError, push, pushed, task_logger, task_state
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
@@ -171,7 +170,8 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             if self._telling is not None:
                 self._telling.cancel()
 
-    async def _follow(self, client: AsyncSandboxClient, backlog: Backlog) -> ProcessEvent:
+    async def _follow(self, hook: SandboxAsyncHook, backlog: Backlog) -> ProcessEvent:
+        client = hook.client
         ti = self.task_instance
         if ti is None or not hasattr(ti, "get_template_context"):
             raise InvalidParameterError(
@@ -192,7 +192,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         stdin = check_stdin(self.stdin)
         spec = None if self.sandbox is None else outliving(sandbox_spec(self.sandbox), params)
         if spec is None:
-            self.sandbox_id = await self._named_sandbox()
+            self.sandbox_id = self._named_sandbox(hook)
         else:
             await self._known_sandbox(attempt)
         if self.sandbox_id and (left := await self._left_over(client, attempt)) is not None:
@@ -215,17 +215,17 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             params,
             key=attempt.key,
             label=attempt.label,
-            streaming=self.wait_strategy == WaitStrategy.STREAM and self.wait_for_completion,
+            # Its stream is opened when there is a place for it (`max_streams`).
+            streaming=False,
             notice=self.log.warning,
         ) as begun:
             return await self._watch(client, backlog, begun, params, stdin)
 
     # --- where -------------------------------------------------------------------------------
 
-    async def _named_sandbox(self) -> str:
+    def _named_sandbox(self, hook: SandboxAsyncHook) -> str:
         named = check_text("sandbox_id", self.sandbox_id or None, what="an id")
-        if named is None:
-            named = (await SandboxAsyncHook(self.sbx_conn_id).read_settings()).sandbox_id
+        named = named or hook.settings.sandbox_id
         if named is None:
             raise InvalidParameterError(
                 "sandbox_id",
@@ -379,5 +379,6 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             if not self.process_id:
                 await self._stop_own(hook.client)
                 return
-        await push(self, KILLED_KEY, self.process_id)
+        with suppress(AirflowRuntimeError):  # the end of the process matters more than word of it
+            await push(self, KILLED_KEY, self.process_id)
         await super()._end(grace_seconds=grace_seconds)

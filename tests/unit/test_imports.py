@@ -17,7 +17,8 @@ def python(code):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
     )
-    return json.loads(done.stdout)
+    # Airflow 3.0 writes lines of its own before it.
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("module", ["airflow_provider_sbx", "airflow_provider_sbx.get_provider_info"])

@@ -152,8 +152,8 @@ def is_closed(client):
 
 async def test_all_of_one_loop_share_a_client_that_the_last_to_leave_closes():
     read = Reader()
-    async with shared_client("mine", read) as first:
-        async with shared_client("mine", read) as second:
+    async with shared_client("mine", read) as (first, _):
+        async with shared_client("mine", read) as (second, _):
             assert isinstance(first, AsyncSandboxClient)
             assert second is first
         assert not is_closed(first)
@@ -168,7 +168,7 @@ async def test_a_thousand_that_come_at_once_read_the_connection_once():
     all_in = asyncio.Event()
 
     async def use():
-        async with shared_client("mine", read) as client:
+        async with shared_client("mine", read) as (client, _):
             clients.add(client)
             await all_in.wait()
 
@@ -186,28 +186,28 @@ async def test_a_thousand_that_come_at_once_read_the_connection_once():
 
 async def test_each_connection_has_a_client_of_its_own():
     read = Reader()
-    async with shared_client("mine", read) as first, shared_client("yours", read) as second:
+    async with shared_client("mine", read) as (first, _), shared_client("yours", read) as (second, _):
         assert first is not second
 
 
 async def test_once_all_have_left_the_connection_is_read_again():
     read = Reader()
-    async with shared_client("mine", read) as first:
+    async with shared_client("mine", read) as (first, _):
         pass
-    async with shared_client("mine", read) as second:
+    async with shared_client("mine", read) as (second, _):
         assert second is not first
         assert not is_closed(second)
     assert read.reads == 2
 
 
 async def test_the_client_has_the_settings_of_the_connection():
-    async with shared_client("mine", Reader()) as client:
+    async with shared_client("mine", Reader()) as (client, _):
         assert client.policy.patience_seconds == 8
 
 
 async def test_all_clients_have_one_tls_context_and_each_has_one_pool():
     read = Reader()
-    async with shared_client("mine", read) as first, shared_client("yours", read) as second:
+    async with shared_client("mine", read) as (first, _), shared_client("yours", read) as (second, _):
         assert tls_context() is tls_context()
         pools = [client._http._transport for client in (first, second)]
         assert pools[0] is not pools[1]
@@ -223,7 +223,7 @@ async def test_the_streams_of_a_loop_and_connection_are_limited_by_its_settings(
 
     with caplog.at_level("WARNING"):
         for _ in range(2):
-            async with shared_client("limited", read) as client:
+            async with shared_client("limited", read) as (client, _):
                 assert sharing._shared[client].streams.most == 924
     assert len([text for text in caplog.messages if "'limited': max_streams is 5000" in text]) == 1
 
@@ -244,7 +244,7 @@ async def test_a_failure_to_make_it_reaches_the_maker_and_leaves_nothing_behind(
     with pytest.raises(InvalidParameterError):
         async with shared_client("mine", read):
             pass
-    async with shared_client("mine", read) as client:
+    async with shared_client("mine", read) as (client, _):
         assert not is_closed(client)
     assert read.reads == 2
 
@@ -254,7 +254,7 @@ async def test_a_failure_of_one_maker_does_not_poison_those_who_wait():
     read.gate.clear()
 
     async def use():
-        async with shared_client("mine", read) as client:
+        async with shared_client("mine", read) as (client, _):
             return client
 
     users = [asyncio.create_task(use()) for _ in range(3)]
@@ -273,7 +273,7 @@ async def test_one_that_is_cancelled_while_it_waits_leaves_the_others_alone():
     read.gate.clear()
 
     async def use():
-        async with shared_client("mine", read) as client:
+        async with shared_client("mine", read) as (client, _):
             return client
 
     maker, waiting, cancelled = (asyncio.create_task(use()) for _ in range(3))
@@ -291,7 +291,7 @@ async def test_one_that_is_cancelled_while_it_waits_leaves_the_others_alone():
 
 async def test_a_user_that_breaks_leaves_as_others_do():
     with pytest.raises(ZeroDivisionError):
-        async with shared_client("mine", Reader()) as client:
+        async with shared_client("mine", Reader()) as (client, _):
             raise ZeroDivisionError
     assert is_closed(client)
 
@@ -329,6 +329,7 @@ async def test_the_async_hook_uses_the_shared_client(mine):
     async with SandboxAsyncHook(mine) as first, SandboxAsyncHook(mine) as second:
         client = first.client
         assert second.client is client
+        assert second.settings is first.settings
     assert is_closed(client)
     with pytest.raises(RuntimeError, match="async with"):
         _ = first.client

@@ -99,7 +99,7 @@ LOUD = ("x" * 99 + "\n") * 3_000
 def test_a_process_that_writes_much_is_left_to_the_triggerer_once_it_writes_less(
     network, context_of, monkeypatch
 ):
-    monkeypatch.setattr("airflow_provider_sbx.operators.worker._PACE_SECONDS", 0.05)
+    monkeypatch.setattr("airflow_provider_sbx.runs.running._PACE_SECONDS", 0.05)
     task = noisy(network, held_stream(sse_output(3, LOUD)), held_stream(sse_output(4, "calm\n")))
 
     with pytest.raises(TaskDeferred) as caught:
@@ -111,7 +111,7 @@ def test_a_process_that_writes_much_is_left_to_the_triggerer_once_it_writes_less
 
 
 def test_a_process_that_writes_much_and_ends_meanwhile_needs_no_triggerer(network, context_of, monkeypatch):
-    monkeypatch.setattr("airflow_provider_sbx.operators.worker._PACE_SECONDS", 0.05)
+    monkeypatch.setattr("airflow_provider_sbx.runs.running._PACE_SECONDS", 0.05)
     task = noisy(network, event_stream(sse_output(3, "end\n"), sse("done", result_body(exit_code=0))))
 
     result = task.execute(context_of())
@@ -122,7 +122,7 @@ def test_a_process_that_writes_much_and_ends_meanwhile_needs_no_triggerer(networ
 def test_a_process_that_is_logged_no_more_is_left_to_the_triggerer_however_much_it_writes(
     network, context_of, monkeypatch
 ):
-    monkeypatch.setattr("airflow_provider_sbx.operators.worker._PACE_SECONDS", 0.05)
+    monkeypatch.setattr("airflow_provider_sbx.runs.running._PACE_SECONDS", 0.05)
     task = noisy(network, held_stream(sse_output(3, LOUD)), max_log_bytes=200_000)
 
     with pytest.raises(TaskDeferred) as caught:

@@ -67,7 +67,8 @@ def begins(network, *events, found=(), **result):
     """Queue a start of a process that ends with a result."""
     network.queue(*LIST, pages(*found))
     done = sse("done", result_body(last_seq=len(events) or None, **result))
-    network.queue(*START, event_stream(sse("started", process_body()), *events, done))
+    network.queue(*START, {"process": process_body()})
+    network.queue(*STREAM, event_stream(*events, done))
     network.queue(*STDIN, {"success": True})
     network.queue(*WAIT, {"result": result_body(**result)})
 
@@ -146,10 +147,10 @@ async def test_a_process_that_is_not_waited_for_ends_the_task_at_its_start(netwo
 
 async def test_a_process_is_ended_when_the_execution_timeout_is_over(network, supervisor):
     network.queue(*LIST, pages())
-    network.queue(*START, held_stream(sse("started", process_body())))
+    network.queue(*START, {"process": process_body()})
     network.queue(*STDIN, {"success": True})
     network.queue("GET", f"{P}/{PROCESS}", {"process": process_body(status="exited")})
-    network.queue(*STREAM, event_stream(sse("done", result_body())))
+    network.queue(*STREAM, held_stream(), event_stream(sse("done", result_body())))
     made = trigger()
     made.timeout_after = datetime.now(UTC) + timedelta(seconds=0.2)
 
@@ -253,9 +254,10 @@ async def test_a_process_that_was_ended_since_its_try_was_cleared_is_no_result(n
         supervisor.xcom["sbx_killed"] = PROCESS
     network.queue(*LIST, pages(of_try(1)))
     network.queue(*STDIN, {"success": True}, {"success": True})
-    network.queue(*STREAM, event_stream(sse("done", result_body(status=status, exit_code=0))))
     done = sse("done", result_body(exit_code=0))
-    network.queue(*START, event_stream(sse("started", process_body()), done))
+    ended_before = sse("done", result_body(status=status, exit_code=0))
+    network.queue(*STREAM, event_stream(ended_before), event_stream(done))
+    network.queue(*START, {"process": process_body()})
     network.queue(*WAIT, {"result": result_body(exit_code=0)})
 
     assert ended(await fired(trigger(try_number=2))) == "success"
@@ -331,8 +333,8 @@ async def test_a_retry_makes_a_sandbox_of_its_own_where_the_one_before_is_stoppe
     network.queue(*LIST, httpx.Response(409, json={"error": "x", "code": "sandbox_not_running"}))
     network.queue(*STOP, {"success": True}, {"success": True})
     network.queue("POST", "/api/sandbox", sandbox_body())
-    done = sse("done", result_body(exit_code=0))
-    network.queue(*START, event_stream(sse("started", process_body()), done))
+    network.queue(*START, {"process": process_body()})
+    network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
     network.queue(*STDIN, {"success": True})
     network.queue(*WAIT, {"result": result_body(exit_code=0)})
 
@@ -393,6 +395,22 @@ async def test_while_it_can_not_be_told_nothing_is_ended(network, supervisor, ru
     await running.on_kill()
 
     assert network.asked() == []
+
+
+async def test_an_airflow_that_takes_no_word_of_it_does_not_keep_the_process_alive(
+    network, supervisor, running
+):
+    asend = supervisor.asend
+    supervisor.state = "failed"
+
+    async def refuse(message):
+        supervisor.broken = message.type == "SetXCom"
+        return await asend(message)
+
+    supervisor.asend = refuse
+    await running.on_kill()
+
+    assert f"POST {P}/{PROCESS}/signal" in network.asked()
 
 
 async def test_a_start_whose_answer_is_not_there_yet_is_found_by_its_key(network, supervisor, running):
