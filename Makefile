@@ -8,6 +8,10 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 py
 # The interpreters that `make pins` resolves for.
 PYTHONS ?= python3.11 python3.12 python3.13
 
+# Packages are installed uncompiled, and compiled at their first import: where that may not be kept, each of Airflow's
+# many processes would compile them anew, which takes it three times as long to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
