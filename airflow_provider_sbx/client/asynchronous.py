@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import httpx
@@ -20,7 +20,6 @@ from airflow_provider_sbx.api.models import ProcessParameters
 from airflow_provider_sbx.api.planes import Plane, RuntimeAccess
 from airflow_provider_sbx.api.retrying import DEFAULT_REQUEST_TIMEOUT_SECONDS, RetryPolicy, may_repeat
 from airflow_provider_sbx.api.sse import EventDecoder
-from airflow_provider_sbx.client.connections import Connections
 from airflow_provider_sbx.client.wire import (
     StartedStream,
     Wire,
@@ -36,6 +35,9 @@ from airflow_provider_sbx.client.wire import (
     unclouded,
 )
 from airflow_provider_sbx.operations import AsyncSandboxOperations
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.client.connections import Connections
 
 
 class AsyncSandboxClient(AsyncSandboxOperations):
@@ -54,13 +56,14 @@ class AsyncSandboxClient(AsyncSandboxOperations):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._wire = Wire(api_key, base_url, request_timeout_seconds, policy)
-        self._http = Connections(transport)
+        self._http = _connections()(transport)
         # Weak: a lock is there for as long as somebody renews that sandbox's token.
         self._renewals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
     async def make(cls, api_key: str, base_url: str | None = None, **options: Any) -> AsyncSandboxClient:
         """Return a client, without holding the event loop while its TLS context is built."""
+        await asyncio.to_thread(_connections)
         await asyncio.to_thread(tls_context)
         return cls(api_key, base_url, **options)
 
@@ -160,7 +163,7 @@ class AsyncSandboxClient(AsyncSandboxOperations):
         return await self._exchange(call, await self._renewed_access(sandbox_id, access))
 
     async def _exchange(self, call: Call[Answer], access: RuntimeAccess | None) -> Answer:
-        with transport_errors(call):
+        with transport_errors(call, self._http.failures):
             response = await self._http.send(self._wire.request(call, access))
         return decoded(call, response)
 
@@ -186,20 +189,20 @@ class AsyncSandboxClient(AsyncSandboxOperations):
                 await response.aclose()
                 response = await self._send_stream(call, await self._renewed_access(sandbox_id, access))
             if not is_stream(response):
-                with transport_errors(call):
+                with transport_errors(call, self._http.failures):
                     await response.aread()
             yield response
         finally:
             await response.aclose()
 
     async def _send_stream(self, call: Call[Any], access: RuntimeAccess) -> httpx.Response:
-        with transport_errors(call):
+        with transport_errors(call, self._http.failures):
             return await self._http.send(self._wire.request(call, access, streamed=True), stream=True)
 
     async def _events(self, call: Call[Any], response: httpx.Response) -> AsyncGenerator[Event]:
         decoder, chunks = EventDecoder(), response.aiter_bytes()
         while True:
-            with transport_errors(call):
+            with transport_errors(call, self._http.failures):
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return
@@ -208,3 +211,11 @@ class AsyncSandboxClient(AsyncSandboxOperations):
                     # What fails from here on is no start any more, and must not be called one.
                     call = calls.stream(event.process.id)
                 yield event
+
+
+def _connections() -> type[Connections]:
+    # Here, since synchronous code needs no aiohttp, which takes a tenth of a second to import: it builds two
+    # TLS contexts of its own.
+    from airflow_provider_sbx.client.connections import Connections
+
+    return Connections

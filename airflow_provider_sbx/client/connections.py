@@ -14,7 +14,7 @@ import aiohttp
 import httpx
 import httpx_aiohttp
 
-from airflow_provider_sbx.client.wire import KEEPALIVE_SECONDS, tls_context
+from airflow_provider_sbx.client.wire import KEEPALIVE_SECONDS, Failures, tls_context
 
 TLS_BUFFER_VARIABLE = "SBX_TLS_BUFFER_KIB"
 """The environment variable that makes asyncio's buffer of each TLS connection smaller, in KiB.
@@ -34,6 +34,10 @@ class Connections:
 
     :param transport: an httpx transport instead of the network's, for tests.
     """
+
+    failures = Failures(
+        kinds=(aiohttp.ClientError,), unsent=(aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+    )
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._transport = transport or httpx_aiohttp.AiohttpTransport(verify=tls_context(), client=_session)

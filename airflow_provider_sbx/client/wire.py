@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
-import aiohttp
 import httpx
 from tenacity import RetryCallState, retry_if_exception, stop_after_delay
 
@@ -194,21 +193,34 @@ def need(sandbox_id: str | None) -> str:
     return sandbox_id
 
 
+@dataclass(frozen=True)
+class Failures:
+    """What a transport below httpx raises where no answer came.
+
+    :param kinds: its exceptions, beside those of httpx and of the system.
+    :param unsent: those of them that come before a request is sent.
+    """
+
+    kinds: tuple[type[Exception], ...] = ()
+    unsent: tuple[type[Exception], ...] = ()
+
+
 @contextmanager
-def transport_errors(call: Call[Any]) -> Iterator[None]:
-    """Turn what httpx and aiohttp raise where no answer came into our error."""
+def transport_errors(call: Call[Any], below: Failures = Failures()) -> Iterator[None]:
+    """Turn what is raised where no answer came into our error."""
+    kinds: tuple[type[Exception], ...] = (httpx.HTTPError, httpx.InvalidURL, OSError, *below.kinds)
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
-        raise _transport_error(call, error) from error
+    except kinds as error:
+        raise _transport_error(call, error, below) from error
 
 
-def _transport_error(call: Call[Any], error: Exception) -> TransportError:
+def _transport_error(call: Call[Any], error: Exception, below: Failures) -> TransportError:
     # httpx-aiohttp 0.2 gives httpx.ConnectTimeout for a refused connection as well as for a server
     # that hung up amid an answer, so that on its transport only the cause tells which it was.
     cause = error.__cause__
-    if isinstance(cause, aiohttp.ClientError | OSError):
-        unsent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    if isinstance(cause, (OSError, *below.kinds)):
+        unsent = isinstance(cause, below.unsent)
         timed_out = isinstance(cause, TimeoutError)
     else:
         unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)

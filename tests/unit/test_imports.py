@@ -72,6 +72,15 @@ def test_a_dag_file_imports_no_client_and_no_database_model(module):
     )
 
 
+def test_synchronous_code_needs_no_aiohttp():
+    code = (
+        "import json, sys; from airflow_provider_sbx.client import SandboxClient; "
+        "SandboxClient('key').close(); print(json.dumps(list(sys.modules)))"
+    )
+
+    assert "aiohttp" not in python(code)
+
+
 def test_imports_go_one_way():
     pytest.importorskip("importlinter")
     code = (
