@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from airflow_provider_sbx.api.models import ProcessSummary
 from airflow_provider_sbx.api.steps import AskPoll
+from airflow_provider_sbx.finding import Finder
 from airflow_provider_sbx.polling import Hint, News, Poller
 from airflow_provider_sbx.streams import StreamLimit, Ticket
 
@@ -21,6 +23,7 @@ class _Shared:
 
     streams: StreamLimit = field(default_factory=StreamLimit)
     pollers: dict[str, Poller] = field(default_factory=dict)
+    finders: WeakValueDictionary[str, Finder] = field(default_factory=WeakValueDictionary)
 
 
 # By client, so that one that is gone takes its own along. A poller knows its client, and stands here
@@ -34,6 +37,15 @@ def limit_streams(client: AsyncSandboxClient, most: int) -> None:
     :param most: how many.
     """
     _shared[client] = _Shared(StreamLimit(most))
+
+
+async def find_process(
+    client: AsyncSandboxClient, sandbox_id: str, *keys: str, created_after: int | None = None
+) -> ProcessSummary | None:
+    """Find a process by its key, together with whoever looks in the same sandbox; see `Finder.find`."""
+    finders = _shared.setdefault(client, _Shared()).finders
+    finder = finders.setdefault(sandbox_id, Finder(client, sandbox_id))
+    return await finder.find(*keys, created_after=created_after)
 
 
 class Seat:

@@ -8,7 +8,7 @@ the sending. So what is decided between the calls can't differ between worker an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -104,20 +104,41 @@ def bears(process: ProcessSummary, key: str) -> bool:
     return process.command.startswith(f"# {key} ")
 
 
+Borne = dict[str, ProcessSummary]
+"""Processes by the key that their command bears."""
+
+
+def find_processes(keys: Set[str], *, created_after: int | None = None) -> Conversation[Borne]:
+    """Return the processes whose commands bear one of the keys; the latest where several bear the same.
+
+    :param keys: see `process_key`.
+    :param created_after: look only at those started after this, in milliseconds since 1970.
+    """
+    cursor, found = None, Borne()
+    while True:
+        page = yield calls.list_processes(limit=_PAGE, cursor=cursor, created_after=created_after)
+        for process in page.data:
+            mark, _, rest = process.command.partition(" ")
+            key = rest.partition(" ")[0]
+            if mark == "#" and key in keys:
+                known = found.get(key)
+                if known is None or (process.started_at or 0) >= (known.started_at or 0):
+                    found[key] = process
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
 def find_process(*keys: str, created_after: int | None = None) -> Conversation[ProcessSummary | None]:
     """Return the process whose command bears one of the keys, or None; the latest where there are several.
 
     :param keys: see `process_key`.
     :param created_after: look only at those started after this, in milliseconds since 1970.
     """
-    cursor, found = None, None
-    while True:
-        page = yield calls.list_processes(limit=_PAGE, cursor=cursor, created_after=created_after)
-        for process in page.data:
-            if any(bears(process, key) for key in keys) and (
-                found is None or (process.started_at or 0) >= (found.started_at or 0)
-            ):
-                found = process
-        cursor = page.next_cursor
-        if cursor is None:
-            return found
+    return latest((yield from find_processes(frozenset(keys), created_after=created_after)), *keys)
+
+
+def latest(found: Borne, *keys: str) -> ProcessSummary | None:
+    """Return the latest of those found under some keys, or None."""
+    those = [found[key] for key in keys if key in found]
+    return max(those, key=lambda process: process.started_at or 0, default=None)

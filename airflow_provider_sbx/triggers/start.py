@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
+from airflow_provider_sbx import sharing
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import bears, find_process
 from airflow_provider_sbx.api.errors import (
@@ -263,7 +264,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         since = run_started and int(run_started.timestamp() * 1000) - _CLOCKS_MS
         keys = (attempt.key, *attempt.unrecorded_keys)
         try:
-            found = await client.converse(self.sandbox_id, find_process(*keys, created_after=since))
+            found = await sharing.find_process(client, self.sandbox_id, *keys, created_after=since)
         except (SandboxNotRunningError, NotFoundError):
             if self.sandbox is None or self._is_ours:
                 raise
