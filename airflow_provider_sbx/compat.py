@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import structlog
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk.exceptions import AirflowRuntimeError
+
+from airflow_provider_sbx.logpipe import log_pipe
 
 try:
     from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
@@ -32,7 +33,6 @@ __all__ = [
     "push",
     "pushed",
     "renders_in_triggerer",
-    "supervisor_turns",
     "task_logger",
     "task_state",
     "task_state_store",
@@ -111,7 +111,6 @@ async def task_state(trigger: BaseTrigger) -> str | None:
     if ti is None:
         return "unknown"
     answer = await _ask_supervisor(
-        trigger,
         GetTaskStates(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index),
     )
     if not isinstance(answer, TaskStatesResult):
@@ -131,7 +130,7 @@ async def pushed(trigger: BaseTrigger, key: str) -> Any:
     from airflow.sdk.execution_time.xcom import XCom
 
     ti = trigger.task_instance
-    answer = None if ti is None else await _ask_supervisor(trigger, GetXCom(key=key, **_whose(ti)))
+    answer = None if ti is None else await _ask_supervisor(GetXCom(key=key, **_whose(ti)))
     if not isinstance(answer, XComResult) or answer.value is None:
         return None
     return XCom.deserialize_value(answer)
@@ -148,10 +147,10 @@ async def push(trigger: BaseTrigger, key: str, value: Any) -> None:
     ti = trigger.task_instance
     if ti is not None:
         stored = XCom.serialize_value(value, key=key, **_whose(ti))
-        await _ask_supervisor(trigger, SetXCom(key=key, value=stored, **_whose(ti)))
+        await _ask_supervisor(SetXCom(key=key, value=stored, **_whose(ti)))
 
 
-async def have_supervisor_turn(trigger: BaseTrigger) -> None:
+async def have_supervisor_turn() -> None:
     """Wait until a triggerer's supervisor has gone once more through its loop.
 
     :raises AirflowRuntimeError: Airflow could not be asked.
@@ -159,22 +158,14 @@ async def have_supervisor_turn(trigger: BaseTrigger) -> None:
     from airflow.sdk.execution_time.comms import MaskSecret
 
     # Of all that may be sent, this alone needs no database; and nothing is masked by nothing.
-    await _ask_supervisor(trigger, MaskSecret(value=""))
-
-
-def supervisor_turns(trigger: BaseTrigger) -> int:
-    """Return how often the supervisor has answered a trigger, which takes a turn of its loop each time."""
-    return _turns.get(trigger, 0)
+    await _ask_supervisor(MaskSecret(value=""))
 
 
 def _whose(ti: Any) -> dict[str, Any]:
     return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
 
 
-_turns: WeakKeyDictionary[BaseTrigger, int] = WeakKeyDictionary()
-
-
-async def _ask_supervisor(trigger: BaseTrigger, message: Any) -> Any:
+async def _ask_supervisor(message: Any) -> Any:
     """Send a message of the triggerer's own protocol; None where there is no supervisor to ask.
 
     By `asend`, since the synchronous calls work only in a trigger's own asyncio task.
@@ -184,7 +175,8 @@ async def _ask_supervisor(trigger: BaseTrigger, message: Any) -> Any:
     comms: Any = getattr(task_runner, "SUPERVISOR_COMMS", None)
     if not hasattr(comms, "asend"):
         return None
+    logged = log_pipe.end
     # Shielded: before 3.3 the answer to a request that was cut off would be taken for the next one's.
     answer = await asyncio.shield(asyncio.ensure_future(comms.asend(message)))
-    _turns[trigger] = _turns.get(trigger, 0) + 1
+    log_pipe.had_turn(logged)
     return answer

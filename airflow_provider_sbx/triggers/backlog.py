@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sbx.api.output import Line
 from airflow_provider_sbx.api.steps import Entry
-from airflow_provider_sbx.compat import AirflowRuntimeError, have_supervisor_turn, supervisor_turns
+from airflow_provider_sbx.compat import AirflowRuntimeError, have_supervisor_turn
 from airflow_provider_sbx.follow import Emit
+from airflow_provider_sbx.logpipe import READ_BYTES, log_pipe
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 _WINDOW_SECONDS = 5.0
 _LONGEST_SECONDS = 30.0
-_READ_BYTES = 4096
 _MOST_BYTES = 208 * 1024
 _RECORD_BYTES = 600
 
@@ -25,9 +25,9 @@ _RECORD_BYTES = 600
 class Backlog:
     """Counts what a trigger logs, and waits until that is written.
 
-    The triggerer's supervisor reads 4 KiB of log in each turn of its loop
-    (`make_buffered_socket_reader`), and what it has not read when it learns that a trigger has
-    finished goes into its own log instead of the task's. At most a socket's buffer waits there.
+    The triggerer's supervisor reads 4 KiB of log in each turn of its loop, and what it has not read when
+    it learns that a trigger has finished goes into its own log instead of the task's. Turns are dear: in
+    each, the supervisor looks into Airflow's database. So those count as well that any trigger had.
 
     :param trigger: whose log.
     """
@@ -35,40 +35,55 @@ class Backlog:
     def __init__(self, trigger: BaseTrigger) -> None:
         self._trigger = trigger
         self._since = self._last = 0.0
-        self._bytes = self._had = 0
+        self._bytes = 0
+        self._end = log_pipe.end
 
     def counted(self, emit: Emit) -> Emit:
         """Return what logs entries and counts them."""
 
         def count(entries: Sequence[Entry]) -> None:
-            now = time.monotonic()
-            if now - self._since > _WINDOW_SECONDS:
-                self._since, self._bytes = now, 0
-            self._last = now
-            for entry in entries:
-                self._bytes += _RECORD_BYTES + (len(entry.text) if isinstance(entry, Line) else 0)
+            texts = sum(len(entry.text) for entry in entries if isinstance(entry, Line))
+            self._add(_RECORD_BYTES * len(entries) + texts)
             emit(entries)
-            self._had = supervisor_turns(self._trigger)
 
         return count
+
+    def words(self, count: int) -> None:
+        """Count a trigger's own words, that it is about to log.
+
+        :param count: records.
+        """
+        self._add(_RECORD_BYTES * count)
+
+    def _add(self, size: int) -> None:
+        now = time.monotonic()
+        if now - self._since > _WINDOW_SECONDS:
+            self._since, self._bytes = now, 0
+        self._last = now
+        self._bytes += size
+        log_pipe.write(size)
+        self._end = log_pipe.end
 
     @property
     def turns(self) -> int:
         """How many turns of the supervisor's loop it takes yet to write all of it."""
         size = 0 if time.monotonic() - self._last > _WINDOW_SECONDS else min(self._bytes, _MOST_BYTES)
-        # Whatever the trigger asked for since, such as for a place for its result, took turns as well. They
-        # are dear: in each, the supervisor looks into Airflow's database.
-        return 1 + -(-size // _READ_BYTES) - (supervisor_turns(self._trigger) - self._had)
+        # Where others log much, what they logged is not waited for: one turn more must do.
+        own = 1 + -(-size // READ_BYTES) - log_pipe.turns_since(self._end)
+        return max(0, min(own, log_pipe.turns_to(self._end)))
 
     async def written(self, *, at_least: int = 0) -> None:
         """Wait until the supervisor has had turns enough to write all of it.
 
         :param at_least: turns to wait for in any case.
         """
+        left = max(at_least, self.turns)
         try:
             async with asyncio.timeout(_LONGEST_SECONDS):
-                for _ in range(max(at_least, self.turns)):
-                    await have_supervisor_turn(self._trigger)
+                while left > 0:
+                    await have_supervisor_turn()
+                    at_least -= 1
+                    left = min(left - 1, max(at_least, self.turns))
         except (TimeoutError, AirflowRuntimeError) as error:
             # The end of a task matters more than the end of its log.
             self._trigger.log.debug("The supervisor did not answer: some log may go astray. %s", error)

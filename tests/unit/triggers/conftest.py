@@ -16,9 +16,12 @@ class Supervisor:
 
     def __init__(self):
         self.xcom, self.asked, self.broken, self.state = {}, [], False, "deferred"
+        self.held = None
 
     async def asend(self, message):
         self.asked.append(message.type)
+        if self.held is not None:
+            await self.held.wait()
         if self.broken:
             raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
         if message.type == "GetTaskStates":

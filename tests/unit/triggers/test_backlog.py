@@ -1,11 +1,19 @@
 """What was logged is written down before a trigger ends."""
 
+import asyncio
+
 import pytest
 
 from airflow_provider_sbx.api.output import Line
 from airflow_provider_sbx.compat import push
+from airflow_provider_sbx.logpipe import LogPipe, log_pipe
 from airflow_provider_sbx.triggers.backlog import Backlog
 from tests.unit.triggers.conftest import of_a_task
+
+
+@pytest.fixture(autouse=True)
+def quiet_pipe(monkeypatch):
+    monkeypatch.setattr(log_pipe, "__dict__", vars(LogPipe()))
 
 
 def lines(count, text="x"):
@@ -22,7 +30,7 @@ def logged(*batches):
 
 
 @pytest.mark.parametrize(
-    ("count", "text", "turns"), [(0, "", 1), (1, "x", 2), (100, "x", 16), (9, "x" * 4096, 12)]
+    ("count", "text", "turns"), [(0, "", 0), (1, "x", 1), (100, "x", 15), (9, "x" * 4096, 11)]
 )
 async def test_the_supervisor_has_as_many_turns_as_it_needs_to_read_what_was_logged(
     supervisor, count, text, turns
@@ -33,23 +41,72 @@ async def test_the_supervisor_has_as_many_turns_as_it_needs_to_read_what_was_log
 
 
 def test_more_than_a_sockets_buffer_does_not_wait_there():
-    assert logged(lines(10_000), lines(10_000)).turns == logged(lines(1_000)).turns == 53
+    assert logged(lines(10_000), lines(10_000)).turns == logged(lines(1_000)).turns == 52
 
 
 def test_what_was_logged_long_ago_is_written(monkeypatch):
     backlog = logged(lines(100))
     monkeypatch.setattr("time.monotonic", lambda: 1e12)
 
-    assert backlog.turns == 1
+    assert backlog.turns == 1, "others may have logged much meanwhile"
+    log_pipe.write(1)
+    assert backlog.turns == 0
 
 
 async def test_what_the_trigger_asked_for_since_took_turns_as_well(supervisor):
     backlog = logged(lines(10))
-    assert backlog.turns == 3
+    assert backlog.turns == 2
 
     await push(backlog._trigger, "return_value", 1)
-    await push(backlog._trigger, "more", 1)
     assert backlog.turns == 1
+    await push(backlog._trigger, "more", 1)
+    assert backlog.turns == 0
+
+
+async def test_what_others_asked_for_since_took_turns_as_well(supervisor):
+    backlog = logged(lines(10))
+
+    await push(of_a_task(), "return_value", 1)
+
+    assert backlog.turns == 1
+
+
+async def test_a_turn_that_was_asked_for_before_is_none(supervisor):
+    asked = asyncio.create_task(push(of_a_task(), "return_value", 1))
+    supervisor.held = asyncio.Event()
+    await asyncio.sleep(0)
+    backlog = logged(lines(10))
+    supervisor.held.set()
+    await asked
+
+    assert backlog.turns == 2
+
+
+async def test_what_others_log_is_before_ones_own(supervisor):
+    logged(lines(20))
+    backlog = logged(lines(1))
+
+    assert backlog.turns == 2, "one for its own, one since others log"
+    for _ in range(2):
+        await push(backlog._trigger, "return_value", 1)
+    assert backlog.turns == 0
+
+
+def test_what_is_logged_afterwards_is_not_waited_for():
+    backlog = logged(lines(1))
+    logged(lines(100))
+
+    assert backlog.turns == 1
+
+
+async def test_own_words_count_as_well(supervisor):
+    backlog = Backlog(of_a_task())
+    backlog.words(2)
+
+    await push(backlog._trigger, "return_value", 1)
+    await backlog.written()
+
+    assert supervisor.asked == ["SetXCom"]
 
 
 async def test_what_is_logged_at_the_very_end_has_a_turn_in_any_case(supervisor):
