@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
@@ -24,9 +21,8 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.retrying import NO_RETRIES, RetryPolicy
 from airflow_provider_sbx.hooks.settings import Settings, settings_of
+from airflow_provider_sbx.hooks.shared_client import forget_client, shared_client
 from airflow_provider_sbx.operations import AsyncSandboxOperations, SandboxOperations
-from airflow_provider_sbx.sharing import limit_streams
-from airflow_provider_sbx.streams import fitting, warn_unless_fitting
 
 if TYPE_CHECKING:
     from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
@@ -157,7 +153,7 @@ class SandboxAsyncHook(AsyncSandboxOperations):
     """The twin of `SandboxHook` for an event loop, with the same connection and operations.
 
     All hooks of one event loop and connection share one client: one pool, one TLS context, one
-    token a sandbox. Use it as an async context manager; the last to leave closes the client.
+    token a sandbox. Use it as an async context manager; 15 s after the last has left, the client is closed.
 
     :param sbx_conn_id: the connection's id.
     """
@@ -176,6 +172,16 @@ class SandboxAsyncHook(AsyncSandboxOperations):
         if self._leave is not None:
             self._shared = None
             await self._leave.__aexit__(*exc)
+
+    async def has_new_key(self) -> bool:
+        """Whether the connection names another API key by now than the shared client has.
+
+        If so, whoever enters from now on gets a client with that one; those inside go on with theirs.
+        """
+        is_new = (await self.read_settings()).api_key != self.settings.api_key
+        if is_new:
+            forget_client(self.sbx_conn_id, self.client)
+        return is_new
 
     async def read_settings(self) -> Settings:
         """Read the connection; raises as `SandboxHook.settings` does."""
@@ -214,29 +220,6 @@ class SandboxAsyncHook(AsyncSandboxOperations):
         return self.client.stream(sandbox_id, process_id, from_seq=from_seq)
 
 
-def _async_client_class() -> type[AsyncSandboxClient]:
-    from airflow_provider_sbx.client import AsyncSandboxClient  # here, as in `SandboxHook.new_client`
-
-    return AsyncSandboxClient
-
-
-async def new_async_client(settings: Settings) -> AsyncSandboxClient:
-    """Return a client for the running event loop, to be closed by whoever asked.
-
-    :param settings: what the connection says.
-    """
-    # In a thread: the first time takes some tenths of a second, which other triggers needn't wait.
-    client_class = await asyncio.to_thread(_async_client_class)
-    client = await client_class.make(
-        settings.api_key,
-        settings.base_url,
-        request_timeout_seconds=settings.request_timeout_seconds,
-        policy=settings.policy,
-    )
-    limit_streams(client, fitting(settings.max_streams))
-    return client
-
-
 def _only_default(conn_id: str) -> None:
     """Let a missing default connection pass, and no other: that one was named on purpose."""
     if conn_id != DEFAULT_CONNECTION:
@@ -248,53 +231,3 @@ def _only_default(conn_id: str) -> None:
 
 def _host(settings: Settings) -> str:
     return settings.base_url.removesuffix("/api")
-
-
-# --- one client an event loop and connection ---------------------------------------------------
-
-
-@dataclass
-class _Shared:
-    """A client in use by several."""
-
-    making: asyncio.Lock
-    made: tuple[AsyncSandboxClient, Settings] | None = None
-    users: int = 0
-
-
-# By loop, so that a loop that ended takes its clients with it.
-_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Shared]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-@asynccontextmanager
-async def shared_client(
-    conn_id: str, read_settings: Callable[[], Awaitable[Settings]]
-) -> AsyncIterator[tuple[AsyncSandboxClient, Settings]]:
-    """Give the one client of this event loop and connection; the last to leave closes it.
-
-    With it comes what the connection said: each question to Airflow costs a triggerer dear.
-
-    The first makes it while the others wait: a thousand triggers that start together read the
-    connection once. A connection that was edited is read again once nobody uses the client.
-
-    :param conn_id: the connection's id.
-    :param read_settings: reads it, without blocking.
-    """
-    clients = _shared.setdefault(asyncio.get_running_loop(), {})
-    shared = clients.setdefault(conn_id, _Shared(asyncio.Lock()))
-    shared.users += 1
-    try:
-        async with shared.making:
-            if shared.made is None:
-                settings = await read_settings()
-                shared.made = await new_async_client(settings), settings
-                warn_unless_fitting(conn_id, settings.max_streams)
-        yield shared.made
-    finally:
-        shared.users -= 1
-        if shared.users == 0:
-            del clients[conn_id]
-            if shared.made is not None:
-                await shared.made[0].close()

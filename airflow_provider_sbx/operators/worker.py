@@ -25,7 +25,8 @@ from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.compat import task_logger, worker_stats
 from airflow_provider_sbx.follow import end_overdue
-from airflow_provider_sbx.hooks.sandbox import SandboxHook, new_async_client
+from airflow_provider_sbx.hooks.sandbox import SandboxHook
+from airflow_provider_sbx.hooks.shared_client import new_async_client
 from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.runs.attempt import Attempt
 from airflow_provider_sbx.runs.parameters import outliving

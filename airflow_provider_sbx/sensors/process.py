@@ -24,7 +24,8 @@ from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
 from airflow_provider_sbx.api.validation import check_choice, check_count, check_exit_codes
 from airflow_provider_sbx.compat import default_deferrable, task_logger, worker_stats
 from airflow_provider_sbx.follow import follow
-from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook, new_async_client
+from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
+from airflow_provider_sbx.hooks.shared_client import new_async_client
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
 from airflow_provider_sbx.metrics import Meter
 from airflow_provider_sbx.operators.resuming import error_of, fetched

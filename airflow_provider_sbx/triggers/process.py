@@ -59,6 +59,9 @@ with state success, but the task instance's state attribute is queued"; schedule
 
 _KILL_MARGIN_SECONDS = 10.0
 
+_LAST_WORDS = 2
+"""How many records a trigger logs about the end of a process, at most."""
+
 
 class SandboxProcessTrigger(BaseTrigger):
     """Follows a process's output into the task's log, and fires one event at its end.
@@ -156,16 +159,24 @@ class SandboxProcessTrigger(BaseTrigger):
         yield event
 
     async def _wait(self, backlog: Backlog) -> TriggerEvent:
+        has_new_key = False
         try:
             async with SandboxAsyncHook(self.sbx_conn_id) as hook:
                 try:
                     with span("sbx.wait", sandbox_id=self.sandbox_id, process_id=self.process_id):
                         end = await self._follow(hook, backlog)
+                    backlog.words(_LAST_WORDS)
                     event = await self._end_of_task(hook.client, end)
                 except SandboxError as error:
-                    end, event = self._failure(error), await self._end_of_wait(hook.client, error)
+                    has_new_key = isinstance(error, AuthenticationError) and await hook.has_new_key()
+                    end = self._failure(error)
+                    event = None if has_new_key else await self._end_of_wait(hook.client, error)
         except (SandboxError, AirflowNotFoundException) as error:  # of the connection
             end, event = self._failure(error), None
+        if has_new_key:
+            # A shared client outlives an edit. What is logged again bears equal stamps, as after a take-over.
+            self.log.warning("%s. The connection names another key by now: going on with that.", end.error)
+            return await self._wait(backlog)
         if event is not None:
             return event
         await asyncio.sleep(self.deferred_at + SETTLE_SECONDS - time.time())

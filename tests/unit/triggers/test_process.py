@@ -98,6 +98,28 @@ async def test_it_follows_the_process_and_fires_one_event(network):
     assert not event.output_lost
 
 
+async def test_a_key_that_was_exchanged_while_it_waited_is_used_from_then_on(network, monkeypatch):
+    answer = network.answer
+
+    def revoked(request):
+        response = answer(request)
+        if response.status_code == 401:
+            monkeypatch.setenv("AIRFLOW_CONN_SBX_DEFAULT", '{"conn_type": "sbx", "password": "another"}')
+        return response
+
+    monkeypatch.setattr(network, "answer", revoked)
+    network.queue("GET", f"/api/sandbox/{SANDBOX}", httpx.Response(401, json={"error": "revoked"}))
+    network.queue(*STREAM, event_stream(sse_output(1, "a\n"), sse("done", result_body(last_seq=1))))
+
+    event = await fired(trigger())
+
+    assert (event.status, event.failure) == ("exited", None)
+    assert [each.headers["x-api-key"] for each in network.requests if each.url.path.startswith("/api")] == [
+        API_KEY,
+        "another",
+    ]
+
+
 async def test_it_goes_on_where_the_worker_left_off(network):
     network.queue(*STREAM, event_stream(sse("done", result_body(last_seq=4))))
 

@@ -1,0 +1,136 @@
+"""One client an event loop and connection, for all who wait over it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_sbx.hooks.settings import Settings
+from airflow_provider_sbx.sharing import limit_streams
+from airflow_provider_sbx.streams import fitting, warn_unless_fitting
+
+if TYPE_CHECKING:
+    from airflow_provider_sbx.client import AsyncSandboxClient
+
+LINGER_SECONDS = 15.0
+"""How long a client is kept when nobody uses it any more, in seconds.
+
+Short waits that follow one another would each make one: for that a triggerer asks Airflow for the connection
+and has its secrets masked, which takes its supervisor longer than all else that such a wait takes.
+"""
+
+
+@dataclass
+class _Shared:
+    """A client in use by several."""
+
+    making: asyncio.Lock
+    made: tuple[AsyncSandboxClient, Settings] | None = None
+    users: int = 0
+    closing: asyncio.Task[None] | None = None
+
+
+# By loop, so that a loop that ended takes its clients with it.
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Shared]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+@asynccontextmanager
+async def shared_client(
+    conn_id: str, read_settings: Callable[[], Awaitable[Settings]]
+) -> AsyncIterator[tuple[AsyncSandboxClient, Settings]]:
+    """Give the one client of this event loop and connection; it is closed some time after the last has left.
+
+    With it comes what the connection said: each question to Airflow costs a triggerer dear.
+
+    The first makes it while the others wait: a thousand triggers that start together read the
+    connection once. A connection that was edited is read again when its client has been closed, or
+    forgotten.
+
+    :param conn_id: the connection's id.
+    :param read_settings: reads it, without blocking.
+    """
+    clients = _clients()
+    shared = clients.setdefault(conn_id, _Shared(asyncio.Lock()))
+    shared.users += 1
+    if shared.closing is not None:
+        shared.closing.cancel()
+        shared.closing = None
+    try:
+        async with shared.making:
+            if shared.made is None:
+                settings = await read_settings()
+                shared.made = await new_async_client(settings), settings
+                warn_unless_fitting(conn_id, settings.max_streams)
+        yield shared.made
+    finally:
+        shared.users -= 1
+        if shared.users == 0:
+            if shared.made is None or clients.get(conn_id) is not shared:
+                await _close(clients, conn_id, shared)
+            else:
+                # In a context of its own: what it does belongs to no task, so to no task's log.
+                shared.closing = asyncio.get_running_loop().create_task(
+                    _close_later(clients, conn_id, shared), context=contextvars.Context()
+                )
+
+
+def forget_client(conn_id: str, client: AsyncSandboxClient) -> None:
+    """Have whoever comes next read the connection anew, since it was edited.
+
+    :param conn_id: the connection's id.
+    :param client: made of what it said before; those who share it go on with it.
+    """
+    clients = _clients()
+    shared = clients.get(conn_id)
+    if shared is not None and shared.made is not None and shared.made[0] is client:
+        del clients[conn_id]
+
+
+def _async_client_class() -> type[AsyncSandboxClient]:
+    from airflow_provider_sbx.client import AsyncSandboxClient  # here, since no DAG file needs it
+
+    return AsyncSandboxClient
+
+
+async def new_async_client(settings: Settings) -> AsyncSandboxClient:
+    """Return a client for the running event loop, to be closed by whoever asked.
+
+    :param settings: what the connection says.
+    """
+    # In a thread: the first time takes some tenths of a second, which other triggers needn't wait.
+    client_class = await asyncio.to_thread(_async_client_class)
+    client = await client_class.make(
+        settings.api_key,
+        settings.base_url,
+        request_timeout_seconds=settings.request_timeout_seconds,
+        policy=settings.policy,
+    )
+    limit_streams(client, fitting(settings.max_streams))
+    return client
+
+
+def _clients() -> dict[str, _Shared]:
+    return _shared.setdefault(asyncio.get_running_loop(), {})
+
+
+async def _close_later(clients: dict[str, _Shared], conn_id: str, shared: _Shared) -> None:
+    try:
+        await asyncio.sleep(LINGER_SECONDS)
+    finally:
+        # Also where the loop ends meanwhile; not where somebody came.
+        if shared.users == 0:
+            await _close(clients, conn_id, shared)
+
+
+async def _close(clients: dict[str, _Shared], conn_id: str, shared: _Shared) -> None:
+    if clients.get(conn_id) is shared:
+        del clients[conn_id]
+    if shared.made is not None:
+        await shared.made[0].close()
