@@ -174,7 +174,7 @@ class SandboxProcessTrigger(BaseTrigger):
         except (SandboxError, AirflowNotFoundException) as error:  # of the connection
             end, event = self._failure(error), None
         if has_new_key:
-            # A shared client outlives an edit. What is logged again bears equal stamps, as after a take-over.
+            # A shared client outlives an edit of its connection.
             self.log.warning("%s. The connection names another key by now: going on with that.", end.error)
             return await self._wait(backlog)
         if event is not None:
@@ -274,6 +274,9 @@ class SandboxProcessTrigger(BaseTrigger):
                 outcome = await feed_and_follow(
                     client, self.sandbox_id, begun, machine, emit, stdin=stdin, **options
                 )
+        except AuthenticationError:
+            self.state = machine.state()  # where `_wait` may go on with another key
+            raise
         finally:
             checkpoint.stop()
             meter.report()

@@ -1,5 +1,7 @@
 """A service in trouble: lost answers, gateways, outages, expiry, loss of the sandbox."""
 
+import json
+import os
 import socket
 import time
 
@@ -14,6 +16,7 @@ from tests.chaos.proxy.faults import (
     CloseStream,
     CutAfter,
     Delay,
+    ExchangeKey,
     Hang,
     LoseAnswer,
     Refuse,
@@ -255,6 +258,26 @@ def test_a_key_that_is_revoked_fails_the_task_for_good_and_says_so(chaos):
     for run in chaos(plan, script, succeeds=False, leaves_running=True):
         assert isinstance(run.error, AirflowFailException), repr(run.error)
         assert "API key" in str(run.error)
+
+
+def test_a_key_that_is_exchanged_while_a_deferred_task_waits_loses_nothing(chaos):
+    def plan(run):
+        def exchange():
+            name = f"AIRFLOW_CONN_{run.conn_id.upper()}"
+            os.environ[name] = json.dumps(json.loads(os.environ[name]) | {"password": "another-key"})
+
+        if run.path == "worker":
+            return []  # it has read the connection, and fails as where a key is revoked
+        return [
+            Rule(lambda r: not asks_control(r), WearTokens(2)),
+            Rule(streams, CutAfter(lambda: run.rng.randint(2, 4), CloseStream)),
+            # One for the worker, and one for the trigger, until its token is worn out.
+            Rule(asks_control, ExchangeKey(2, exchange, "another-key")),
+        ]
+
+    for run in chaos(plan, Script(pause=0.05)):
+        exchanged = [text for text in run.log.notices if "names another key by now" in text]
+        assert len(exchanged) == (run.path == "trigger")
 
 
 # --- what is gone ------------------------------------------------------------------------------

@@ -129,6 +129,31 @@ class Act(Fault):
         await asyncio.to_thread(self._action)
 
 
+class ExchangeKey(Fault):
+    """The API key is exchanged: the old one serves so many requests and is refused then, the new one serves.
+
+    :param serves: how many.
+    :param exchange: called at the exchange, to name the new one in the connection.
+    :param new: the new key, which the server itself does not know.
+    """
+
+    def __init__(self, serves: int, exchange: Callable[[], object], new: str) -> None:
+        self._serves, self._exchange, self._new = serves, exchange, new.encode()
+        self._old: bytes | None = None
+
+    async def before(self, request: Request) -> None:
+        key = request.head.get(b"x-api-key")
+        self._old = self._old or key
+        if key == self._new:
+            headers = request.head.headers
+            headers[:] = [(name, self._old if value == key else value) for name, value in headers]
+            return
+        self._serves -= 1
+        if self._serves < 0:
+            self._exchange()
+            raise Reply(401, {"message": "The API key was revoked"})
+
+
 class WearTokens(Fault):
     """Each token opens the runtime plane so many times, then it has expired."""
 
