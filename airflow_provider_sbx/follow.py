@@ -273,11 +273,12 @@ class _Ticker:
             self._is_held = False
 
     def arm(self) -> None:
-        if self._handle is not None and (self._is_soon or not self._machine.has_open_line):
+        has_open_line = self._machine.has_open_line
+        if self._handle is not None and (self._is_soon or not has_open_line):
             return
         self.stop()
         now = time.time()
-        self._is_soon = self._machine.has_open_line
+        self._is_soon = has_open_line
         least = _TICK_SECONDS if self._is_soon else _QUIET_TICK_SECONDS
         seconds = max(least, self._machine.next_tick(now) - now)
         self._handle = asyncio.get_running_loop().call_later(seconds, self._tick)

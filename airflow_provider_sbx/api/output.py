@@ -117,7 +117,9 @@ class LineAssembler:
         if not held.text:
             held.since_ms = event.timestamp
         held.seq, held.last_ms = event.seq, event.timestamp
-        *whole, rest = (held.text + text).split("\n")
+        if held.text:
+            text = held.text + text
+        *whole, rest = text.split("\n")
         for part in whole:
             line = _painted(part)
             # The end of a line that was shown before its end is no empty line of its own.
