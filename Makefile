@@ -38,6 +38,8 @@ OLDER_PYTHON = $(firstword $(foreach name,$(PYTHON) python3.12 python3.11,$(shel
 	$(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1 && echo $(name))))
 
 CLUSTER_STAMP := $(call vendor_stamp,cluster,pyproject.toml requirements/cluster.txt)
+# In the cluster's environment, which is made anew without it.
+SSH_STAMP := $(call vendor_stamp,cluster,requirements/bench-ssh.txt)-ssh
 DOCS_STAMP := $(call vendor_stamp,docs,requirements/docs.txt)
 
 .PHONY: help setup vendor demo test workerless browser chaos test-airflow package-test soak docs lint format bench bench-airflow pins clean
@@ -161,8 +163,13 @@ bench: $(STAMP) $(VENDOR_PYTHON_STAMPS) ## run the benchmarks; each prints JSON;
 	@for file in benchmarks/bench_$(or $(BENCH),*).py; do \
 		if [ -e "$$file" ]; then echo "# $$file"; $(RUN) -m benchmarks.$$(basename "$$file" .py) || exit 1; fi; done
 
-bench-airflow: $(CLUSTER_STAMP) ## tasks a minute and CPU a task of a real Airflow on PostgreSQL, by each way to run a command
+bench-airflow: $(CLUSTER_STAMP) $(if $(SSH),$(SSH_STAMP)) ## tasks a minute and CPU a task of a real Airflow on PostgreSQL, by each way to run a command; SSH=1 adds SSH
 	@$(VENDOR)/cluster/bin/python -m benchmarks.bench_airflow
+
+$(SSH_STAMP): | $(CLUSTER_STAMP)
+	@echo "bench-airflow: installing Airflow's SSH provider into $(@D) (once)"
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-compile --no-deps -r requirements/bench-ssh.txt
+	@touch $@
 
 pins: ## resolve requirements/*.txt of each Airflow anew with PYTHONS="python3.11 python3.12 python3.13"
 	$(firstword $(PYTHONS)) dev/pins.py $(PYTHONS)

@@ -1,9 +1,10 @@
 """Tasks a minute and CPU seconds a task on a real Airflow, by each way to run a command; prints JSON.
 
-All tasks run `echo hello` in one sandbox, BashOperator's on the worker. CPU is that of Airflow's own
-processes (not of the sandbox server's), less what they take when idle: `worker` is the executor's and the
-tasks', `rest` is api-server, scheduler, dag-processor and triggerer. On PostgreSQL where its driver is
-installed (`make bench-airflow`), else on SQLite.
+All tasks run `echo hello` in one sandbox, BashOperator's on the worker and SSHRemoteJobOperator's by a local
+sshd. CPU is that of Airflow's own processes (not of the sandbox server's or sshd's), less what they take when
+idle: `worker` is the executor's and the tasks', `rest` is api-server, scheduler, dag-processor and triggerer.
+On PostgreSQL where its driver is installed (`make bench-airflow`), else on SQLite; by SSH only where
+there are both Airflow's provider (`make bench-airflow SSH=1`) and sshd.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from pathlib import Path
 from airflow_provider_sbx.client import SandboxClient
 from dev.airflow_stack import COMPONENTS, AirflowStack
 from dev.sbx_local import SbxLocal
-from dev.services import PostgreSQL
+from dev.services import PostgreSQL, Sshd, find_program
 
 HERE = Path(__file__).parent
-WAYS = tuple(os.environ.get("SBX_BENCH_WAYS", "bash worker deferrable ended_in_triggerer workerless").split())
+BY_SSH = "ssh_remote_job"
+HAS_SSH = bool(importlib.util.find_spec("airflow.providers.ssh") and find_program("sshd"))
+ALL = ("bash", *([BY_SSH] if HAS_SSH else []), "worker", "deferrable", "ended_in_triggerer", "workerless")
+WAYS = tuple(os.environ.get("SBX_BENCH_WAYS", " ".join(ALL)).split())
 TASKS = int(os.environ.get("SBX_BENCH_TASKS", "100"))
 PARALLELISM = 4
 IDLE_SECONDS = 15
@@ -33,12 +37,15 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def main() -> None:
     """Run each way once and print the figures."""
+    if unknown := set(WAYS) - set(ALL):
+        raise SystemExit(f"there is no way {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
         (home / "dags").mkdir()
         (home / "logs").mkdir()
         shutil.copy(HERE / "dags_airflow.py", home / "dags")
-        with SbxLocal(home / "sbx") as server, database(home / "logs") as url:
+        logs = home / "logs"
+        with SbxLocal(home / "sbx") as server, database(logs) as url, ssh(logs) as ssh_variables:
             with SandboxClient(server.api_key, server.url) as client:
                 sandbox = client.create_sandbox({"image_name": "python", "timeout_minutes": 120})
             connection = json.loads(server.connection) | {"extra": {"sandbox_id": sandbox.id}}
@@ -48,6 +55,7 @@ def main() -> None:
                 env={
                     "AIRFLOW_CONN_SBX_DEFAULT": json.dumps(connection),
                     "SBX_BENCH_TASKS": str(TASKS),
+                    **ssh_variables,
                 },
                 database_url=url,
                 parallelism=PARALLELISM,
@@ -70,6 +78,16 @@ def database(logs: Path) -> Iterator[str | None]:
         return
     with PostgreSQL(logs) as server:
         yield server.url
+
+
+@contextmanager
+def ssh(logs: Path) -> Iterator[dict[str, str]]:
+    """Give the environment variables of the way by SSH, none where it isn't measured."""
+    if BY_SSH not in WAYS:
+        yield {}
+        return
+    with Sshd(logs) as server:
+        yield {"AIRFLOW_CONN_SSH_DEFAULT": server.connection, "SBX_BENCH_SSH_JOBS": str(server.jobs)}
 
 
 def cpu(airflow: AirflowStack) -> dict[str, float]:
@@ -108,7 +126,8 @@ def measured(airflow: AirflowStack, way: str, idle: dict[str, float]) -> dict[st
         f"{part}_cpu_a_task": round((after - before[part] - idle[part] * seconds) / TASKS, 3)
         for part, after in cpu(airflow).items()
     }
-    figures = {"state": state, "tasks_a_minute": round(TASKS / seconds * 60), **parts}
+    failed = sum(task.state != "success" for task in airflow.task_instances(way, run_id))
+    figures = {"state": state, "failed": failed, "tasks_a_minute": round(TASKS / seconds * 60), **parts}
     print(way, figures, flush=True)
     return figures
 

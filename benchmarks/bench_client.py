@@ -1,9 +1,9 @@
 """What the client costs, beside the vendor's and beside bare aiohttp; prints a table and JSON.
 
-`SBX_BENCH_ROWS="status events"` picks kinds of rows, `SBX_BENCH_CLIENTS="ours floor"` some clients,
-`SBX_BENCH_SCALE=0.05` makes all rows smaller, `SBX_BENCH_REPEATS` is 3; with `SBX_BENCH_SAVE=1` the figures
-go to `benchmarks/results/` and charts to `docs/images/`. Another row is one more line of `ROWS`, and a
-function in `measure.py` if it is of a new kind.
+`SBX_BENCH_ROWS="status events"` picks kinds of rows, `SBX_BENCH_NAMES="1000 quiet"` those whose names match,
+`SBX_BENCH_CLIENTS="ours floor"` some clients, `SBX_BENCH_SCALE=0.05` makes all rows smaller,
+`SBX_BENCH_REPEATS` is 3; with `SBX_BENCH_SAVE=1` the figures go to `benchmarks/results/` and charts to
+`docs/images/`. Another row is one more line of `ROWS`, and a function in `measure.py` if it is of a new kind.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ PYTHONS = {
 SCALE = float(os.environ.get("SBX_BENCH_SCALE", "1"))
 REPEATS = int(os.environ.get("SBX_BENCH_REPEATS", "3"))
 PICKED = os.environ.get("SBX_BENCH_ROWS", "").split()
+NAMED = re.compile(os.environ.get("SBX_BENCH_NAMES", ""))
 SMALL_BUFFERS = {"SBX_TLS_BUFFER_KIB": "16"}
 ALL = ("ours", "floor", "sdk")
 CLIENTS = os.environ.get("SBX_BENCH_CLIENTS", " ".join(ALL)).split()
@@ -102,8 +104,8 @@ ROWS = [
         )
         for name, how, count, seconds, clients, env in (
             ("streams", "stream", 100, 10, ALL, {}),
-            ("streams", "stream", 1000, 10, ("ours", "floor"), {}),
-            ("streams", "stream", 2000, 10, ("ours",), {}),
+            ("streams", "stream", 1000, 10, ALL, {}),
+            ("streams", "stream", 2000, 10, ALL, {}),
             ("streams", "stream", 5000, 16, ("ours", "floor"), {}),
             ("streams, small TLS buffers", "stream", 5000, 16, ("ours",), SMALL_BUFFERS),
             ("long-polls", "wait", 1000, 28, ("ours",), {}),
@@ -169,7 +171,7 @@ def table(results: dict[str, dict[str, Figures]]) -> str:
     """Return the figures as text, ours beside the others."""
     lines = [f"{'':34}{'':20}{'ours':>10}{'floor':>10}{'sdk':>10}"]
     for row, by_client in results.items():
-        for number, name in enumerate(by_client["ours"]):
+        for number, name in enumerate(next(iter(by_client.values()), {})):
             cells = "".join(
                 f"{by_client[client][name]:>10.4g}" if client in by_client else f"{'':>10}" for client in ALL
             )
@@ -183,7 +185,7 @@ def main() -> None:
     results: dict[str, dict[str, Figures]] = {}
     with tempfile.TemporaryDirectory() as scratch, server(Path(scratch)) as ports:
         for row in ROWS:
-            if PICKED and row.kind not in PICKED:
+            if (PICKED and row.kind not in PICKED) or not NAMED.search(row.name):
                 continue
             results[row.name] = {
                 client: run(row, client, ports) for client in row.clients if client in clients

@@ -83,7 +83,9 @@ class OurClient:
         from airflow_provider_sbx.api.steps import WaitStrategy
         from airflow_provider_sbx.follow import follow
 
-        machine = Following(process_id, strategy=WaitStrategy(strategy), log_bytes=1 << 30, **options)
+        machine = Following(
+            process_id, strategy=WaitStrategy(strategy), output_bytes=0, log_bytes=1 << 30, **options
+        )
         outcome = await follow(self._client, sandbox_of(process_id), machine, lambda _: None)
         assert outcome is not None
         assert outcome.completed_at is not None

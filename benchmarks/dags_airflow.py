@@ -1,4 +1,4 @@
-"""The DAGs of `bench_airflow`: the same command by each way to run it."""
+"""The DAGs of `bench_airflow`: the same command by each way to run it; the one by SSH only where it can."""
 
 from __future__ import annotations
 
@@ -23,9 +23,21 @@ with DAG("bash", max_active_tasks=TASKS):
     for n in range(TASKS):
         BashOperator(task_id=f"task_{n}", bash_command=COMMAND)
 
-with DAG("warm_up"):
+with DAG("warm_up") as warm_up:
     for name, how in WAYS.items():
         SandboxProcessOperator(task_id=name, command=COMMAND, **how)
+
+if jobs := os.environ.get("SBX_BENCH_SSH_JOBS"):
+    from airflow.providers.ssh.operators.ssh_remote_job import (  # type: ignore[import-not-found]
+        SSHRemoteJobOperator,
+    )
+
+    # With its own defaults, but for the folder, which goes with sshd.
+    by_ssh = {"ssh_conn_id": "ssh_default", "command": COMMAND, "remote_base_dir": jobs}
+    warm_up.add_task(SSHRemoteJobOperator(task_id="ssh_remote_job", **by_ssh))
+    with DAG("ssh_remote_job", max_active_tasks=TASKS):
+        for n in range(TASKS):
+            SSHRemoteJobOperator(task_id=f"task_{n}", **by_ssh)
 
 for name, how in WAYS.items():
     with DAG(name, max_active_tasks=TASKS):

@@ -1,10 +1,12 @@
-"""PostgreSQL and Redis of this machine, each as a process on the loopback address with data of its own.
+"""PostgreSQL, Redis and sshd of this machine, each as a process on the loopback address with data of its own.
 
-The programs are Debian's (`postgresql`, `redis-server`); nothing of a system's service is touched.
+The programs are Debian's (`postgresql`, `redis-server`, `openssh-server`); nothing of a system's service is
+touched.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -20,6 +22,8 @@ from dev.processes import Service, ServiceError, free_port, stop_all, uninterrup
 START_SECONDS = 60
 _MOST_CONNECTIONS = 400
 _NOBODY_ELSE = "postgres"
+_PACKAGES = {"redis-server": "redis-server", "sshd": "openssh-server", "ssh-keygen": "openssh-client"}
+_SSHD_FOLDER = Path("/run/sshd")
 
 
 class _Daemon:
@@ -144,15 +148,75 @@ class PostgreSQL(_Daemon):
             raise ServiceError(f"{name} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
+class Sshd(_Daemon):
+    """An SSH server for the user who starts it, by a key of its own. ``logs``: the folder for its log."""
+
+    name = "sshd"
+    ready = r"Server listening on"
+
+    @property
+    def connection(self) -> str:
+        """The server as an Airflow connection, in the JSON form of ``AIRFLOW_CONN_...`` variables."""
+        host_key = (self._data / "host_key.pub").read_text(encoding="utf-8")
+        return json.dumps(
+            {
+                "conn_type": "ssh",
+                "host": "127.0.0.1",
+                "port": self.port,
+                "login": pwd.getpwuid(os.getuid()).pw_name,
+                "extra": {"key_file": str(self._data / "key"), "host_key": host_key.strip()},
+            }
+        )
+
+    @property
+    def jobs(self) -> Path:
+        """A folder for what its users leave, removed with its data."""
+        return self._data / "jobs"
+
+    def _prepare(self) -> None:
+        if os.getuid() == 0:
+            # It doesn't start as root without, and only Debian's service makes it.
+            _SSHD_FOLDER.mkdir(mode=0o755, exist_ok=True)
+        for name in ("host_key", "key"):
+            subprocess.run(
+                [program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(self._data / name)],
+                check=True,
+            )
+        settings = {
+            "ListenAddress": f"127.0.0.1:{self.port}",
+            "HostKey": self._data / "host_key",
+            "AuthorizedKeysFile": self._data / "key.pub",
+            "PidFile": "none",
+            "PasswordAuthentication": "no",
+            "PermitRootLogin": "prohibit-password",
+            # A key below /tmp, which all may write to, is refused otherwise.
+            "StrictModes": "no",
+            # Refuses nobody while tasks come by the hundred.
+            "MaxStartups": _MOST_CONNECTIONS,
+        }
+        lines = "".join(f"{name} {value}\n" for name, value in settings.items())
+        (self._data / "sshd_config").write_text(lines, encoding="utf-8")
+
+    def _command(self) -> list[str]:
+        return [program("sshd"), "-D", "-e", "-f", str(self._data / "sshd_config")]
+
+
 def program(name: str) -> str:
     """Return a program's path. Raises ServiceError naming Debian's package where it isn't installed."""
-    # Debian keeps PostgreSQL's own programs out of PATH, a folder for each version.
-    folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-    found = shutil.which(name, path=os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]))
+    found = find_program(name)
     if found is None:
-        package = "redis-server" if name.startswith("redis") else "postgresql"
+        package = _PACKAGES.get(name, "postgresql")
         raise ServiceError(f"{name} was not found: install it (Debian: apt-get install {package})")
     return found
+
+
+def find_program(name: str) -> str | None:
+    """Return a program's path, or None where it isn't installed."""
+    # Debian keeps PostgreSQL's own programs out of PATH, a folder for each version, and sshd out of users'.
+    folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    return shutil.which(
+        name, path=os.pathsep.join([*folders, os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    )
 
 
 def _as_nobody_else() -> list[str]:
