@@ -29,6 +29,7 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "default_deferrable",
+    "has_supervisor",
     "have_supervisor_turn",
     "push",
     "pushed",
@@ -150,6 +151,11 @@ async def push(trigger: BaseTrigger, key: str, value: Any) -> None:
         await _ask_supervisor(SetXCom(key=key, value=stored, **_whose(ti)))
 
 
+def has_supervisor() -> bool:
+    """Whether this is a triggerer, whose supervisor can be asked."""
+    return _comms() is not None
+
+
 async def have_supervisor_turn() -> None:
     """Wait until a triggerer's supervisor has gone once more through its loop.
 
@@ -170,13 +176,18 @@ async def _ask_supervisor(message: Any) -> Any:
 
     By `asend`, since the synchronous calls work only in a trigger's own asyncio task.
     """
-    from airflow.sdk.execution_time import task_runner
-
-    comms: Any = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    if not hasattr(comms, "asend"):
+    comms = _comms()
+    if comms is None:
         return None
     logged = log_pipe.end
     # Shielded: before 3.3 the answer to a request that was cut off would be taken for the next one's.
     answer = await asyncio.shield(asyncio.ensure_future(comms.asend(message)))
     log_pipe.had_turn(logged)
     return answer
+
+
+def _comms() -> Any:
+    from airflow.sdk.execution_time import task_runner
+
+    comms: Any = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return comms if hasattr(comms, "asend") else None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_sbx.api import calls
@@ -58,7 +59,17 @@ class Watcher(Protocol):
         """Take note that it is read no more."""
 
 
-_BATCH = 200
+Room = Callable[[], Awaitable[None]]
+"""Waits until what takes the entries has room for more, and lets others have their turn meanwhile."""
+
+_one_turn: Room = partial(asyncio.sleep, 0)
+
+_BATCH = 50
+"""So many entries are handed on without a turn for the others; few, since a log may be slow to take them."""
+
+_BATCH_BYTES = 16 * 1024
+"""And about so much of output, in bytes."""
+
 _TICK_SECONDS = 1.0
 _QUIET_TICK_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 5.0
@@ -74,6 +85,7 @@ async def follow(
     until: float | None = None,
     notes: Notes | None = None,
     watcher: Watcher | None = None,
+    room: Room = _one_turn,
 ) -> Outcome | None:
     """Wait for a process and hand its output on as it comes.
 
@@ -86,6 +98,7 @@ async def follow(
     :param notes: is offered the state often, and asked for it once: where what the machine would read
         next is no longer kept, and another may have read on.
     :param watcher: is told of each stream that is read.
+    :param room: waited for after each batch of entries.
     :return: how the process ended, or None where `until` came first.
     :raises ServiceError: what makes going on pointless, such as a sandbox that was stopped.
     """
@@ -96,7 +109,7 @@ async def follow(
     try:
         async with limit:
             with Seat(client, sandbox_id) as seat:
-                driver = _Driver(client, sandbox_id, machine, emit, ticker, notes, watcher, seat)
+                driver = _Driver(client, sandbox_id, machine, emit, ticker, notes, watcher, room, seat)
                 if events is not None:
                     await driver.read(events)
                 while True:
@@ -110,7 +123,7 @@ async def follow(
                         entries = await driver.take(step)
                     except ServiceError as error:
                         entries = machine.failed(error, time.time())
-                    await _emit_in_turns(entries, emit)
+                    await _emit_in_turns(entries, emit, room)
     except TimeoutError:
         if limit.expired():
             return None
@@ -152,6 +165,7 @@ class _Driver:
     ticker: _Ticker
     notes: Notes | None
     watcher: Watcher | None
+    room: Room
     seat: Seat
 
     async def take(
@@ -199,9 +213,9 @@ class _Driver:
 
     async def read(self, events: AsyncIterator[Event]) -> None:
         """Read an open stream for as long as the machine wants to."""
-        machine, emit, watcher = self.machine, self.emit, self.watcher
-        await _emit_in_turns(machine.opened(time.time()), emit)
-        taken = 0
+        machine, emit, watcher, room = self.machine, self.emit, self.watcher, self.room
+        await _emit_in_turns(machine.opened(time.time()), emit, room)
+        taken, logged = 0, machine.logged_bytes
         if watcher is not None:
             watcher.stream_opened()
         try:
@@ -212,7 +226,7 @@ class _Driver:
                 entries = machine.event(event, time.time())
                 if len(entries) > _BATCH:
                     with self.ticker.held():
-                        await _emit_in_turns(entries, emit)
+                        await _emit_in_turns(entries, emit, room)
                 elif entries:  # nearly always, and every microsecond of an event counts
                     emit(entries)
                 machine.handed_on(time.time())
@@ -221,20 +235,20 @@ class _Driver:
                 self.ticker.arm()
                 # By lines, not by events: one event may hold as many lines as a batch.
                 taken += 1 + len(entries)
-                if taken >= _BATCH:
-                    taken = 0
+                if taken >= _BATCH or machine.logged_bytes - logged >= _BATCH_BYTES:
+                    taken, logged = 0, machine.logged_bytes
                     # What is buffered is read without ever waiting: give the others their turn.
-                    await asyncio.sleep(0)
+                    await room()
         except ServiceError as error:
-            await _emit_in_turns(machine.failed(error, time.time()), emit)
+            await _emit_in_turns(machine.failed(error, time.time()), emit, room)
         else:
-            await _emit_in_turns(machine.stream_ended(time.time()), emit)
+            await _emit_in_turns(machine.stream_ended(time.time()), emit, room)
         finally:
             if watcher is not None:
                 watcher.stream_closed()
 
 
-async def _emit_in_turns(entries: Sequence[Entry], emit: Emit) -> None:
+async def _emit_in_turns(entries: Sequence[Entry], emit: Emit, room: Room) -> None:
     """Hand entries on in batches, with a turn for the others in between; all of them, whatever comes."""
     if len(entries) <= _BATCH:
         if entries:
@@ -246,7 +260,7 @@ async def _emit_in_turns(entries: Sequence[Entry], emit: Emit) -> None:
             batch = entries[done : done + _BATCH]
             done += len(batch)
             emit(batch)
-            await asyncio.sleep(0)
+            await room()
     except asyncio.CancelledError:
         # The machine counts these as seen: whoever goes on from its state won't see them again.
         emit(entries[done:])

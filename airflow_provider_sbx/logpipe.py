@@ -30,6 +30,11 @@ class LogPipe:
         """Where that ends which was logged so far, in bytes."""
         return self._written
 
+    @property
+    def unread(self) -> float:
+        """How much waits to be read, in bytes; at the most, for it may have been read unseen."""
+        return self._written - self._read
+
     def write(self, size: int) -> None:
         """Count what is logged.
 

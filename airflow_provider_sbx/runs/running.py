@@ -28,7 +28,7 @@ from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary
 from airflow_provider_sbx.api.retrying import is_outcome_unknown, may_repeat
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
-from airflow_provider_sbx.follow import Emit, Notes, Watcher, follow
+from airflow_provider_sbx.follow import Emit, Watcher, follow
 
 if TYPE_CHECKING:
     from airflow_provider_sbx.client import AsyncSandboxClient
@@ -168,8 +168,7 @@ async def feed_and_follow(
     *,
     stdin: str | bytes | None,
     until: float | None,
-    notes: Notes | None = None,
-    watcher: Watcher | None = None,
+    **options: Any,
 ) -> Outcome | None:
     """Write a process's input, close it, and follow its output, all at once.
 
@@ -179,8 +178,7 @@ async def feed_and_follow(
     :param stdin: what to write; None for nothing. Closed either way: a command that reads on finds
         the end, and does not wait for ever.
     :param until: when to leave it to others, in seconds since 1970; not before all is written.
-    :param notes: see `follow`.
-    :param watcher: is told of each stream that is read.
+    :param options: of `follow`.
     :return: how it ended, or None where `until` came first.
     :raises ServiceError: going on is pointless.
     """
@@ -188,16 +186,7 @@ async def feed_and_follow(
         write_input(client, sandbox_id, begun.process.id, stdin, again=begun.attached)
     )
     following = asyncio.create_task(
-        follow(
-            client,
-            sandbox_id,
-            machine,
-            emit,
-            events=begun.events,
-            until=until,
-            notes=notes,
-            watcher=watcher,
-        )
+        follow(client, sandbox_id, machine, emit, events=begun.events, until=until, **options)
     )
     try:
         await asyncio.wait((writing, following), return_when=asyncio.FIRST_EXCEPTION)

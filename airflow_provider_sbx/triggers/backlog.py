@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from airflow_provider_sbx.api.output import Line
 from airflow_provider_sbx.api.steps import Entry
-from airflow_provider_sbx.compat import AirflowRuntimeError, have_supervisor_turn
+from airflow_provider_sbx.compat import AirflowRuntimeError, has_supervisor, have_supervisor_turn
 from airflow_provider_sbx.follow import Emit
 from airflow_provider_sbx.logpipe import READ_BYTES, log_pipe
 
@@ -19,7 +21,18 @@ if TYPE_CHECKING:
 _WINDOW_SECONDS = 5.0
 _LONGEST_SECONDS = 30.0
 _MOST_BYTES = 208 * 1024
-_RECORD_BYTES = 600
+_RECORD_BYTES = 300
+"""A record of the log beside its text and the names of its task, in bytes (Airflow 3.3; less before)."""
+
+_ROOM_BYTES = 40 * 1024
+"""How much of all triggers' logs may wait to be read before those that write much wait as well, in bytes.
+
+The socket holds 208 KiB, but counts a KiB more or so for each record: it is full with 166 short ones. Whoever
+logs then stands still, and with it all triggers of the triggerer.
+"""
+
+
+_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 class Backlog:
@@ -37,13 +50,16 @@ class Backlog:
         self._since = self._last = 0.0
         self._bytes = 0
         self._end = log_pipe.end
+        ti = trigger.task_instance
+        names = "" if ti is None else f"{ti.dag_id}{ti.run_id}{ti.task_id}"
+        self._record_bytes = _RECORD_BYTES + len(names)
 
     def counted(self, emit: Emit) -> Emit:
         """Return what logs entries and counts them."""
 
         def count(entries: Sequence[Entry]) -> None:
             texts = sum(len(entry.text) for entry in entries if isinstance(entry, Line))
-            self._add(_RECORD_BYTES * len(entries) + texts)
+            self._add(self._record_bytes * len(entries) + texts)
             emit(entries)
 
         return count
@@ -53,7 +69,18 @@ class Backlog:
 
         :param count: records.
         """
-        self._add(_RECORD_BYTES * count)
+        self._add(self._record_bytes * count)
+
+    async def room(self) -> None:
+        """Wait, after a batch, until the supervisor has read most of what all triggers logged."""
+        await asyncio.sleep(0)
+        if log_pipe.unread <= _ROOM_BYTES or not has_supervisor():
+            return
+        # One after the other, since the next to have room fills it at once.
+        async with _queues.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            with suppress(AirflowRuntimeError):
+                while log_pipe.unread > _ROOM_BYTES:
+                    await have_supervisor_turn()
 
     def _add(self, size: int) -> None:
         now = time.monotonic()

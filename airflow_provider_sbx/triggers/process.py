@@ -266,7 +266,12 @@ class SandboxProcessTrigger(BaseTrigger):
         emit = backlog.counted(meter.counting(emitter(task_logger(self.log))))
         checkpoint = Checkpoint(self, self.process_id, machine)
         notes = checkpoint if self.checkpoints else None
-        options: dict[str, Any] = {"until": self.deadline, "notes": notes, "watcher": meter}
+        options: dict[str, Any] = {
+            "until": self.deadline,
+            "notes": notes,
+            "watcher": meter,
+            "room": backlog.room,
+        }
         try:
             if begun is None:
                 outcome = await follow(client, self.sandbox_id, machine, emit, **options)

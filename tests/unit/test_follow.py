@@ -259,7 +259,7 @@ async def test_one_event_of_many_lines_is_handed_on_in_batches_and_all_of_it_whe
     with suppress(asyncio.CancelledError):
         await task
 
-    assert batches[0] <= 200
+    assert batches[0] <= 50
     assert sum(batches) == 2000
     assert following.next_seq == 2
 

@@ -30,7 +30,7 @@ def logged(*batches):
 
 
 @pytest.mark.parametrize(
-    ("count", "text", "turns"), [(0, "", 0), (1, "x", 1), (100, "x", 15), (9, "x" * 4096, 11)]
+    ("count", "text", "turns"), [(0, "", 0), (1, "x", 1), (100, "x", 8), (9, "x" * 4096, 10)]
 )
 async def test_the_supervisor_has_as_many_turns_as_it_needs_to_read_what_was_logged(
     supervisor, count, text, turns
@@ -54,7 +54,7 @@ def test_what_was_logged_long_ago_is_written(monkeypatch):
 
 
 async def test_what_the_trigger_asked_for_since_took_turns_as_well(supervisor):
-    backlog = logged(lines(10))
+    backlog = logged(lines(20))
     assert backlog.turns == 2
 
     await push(backlog._trigger, "return_value", 1)
@@ -64,7 +64,7 @@ async def test_what_the_trigger_asked_for_since_took_turns_as_well(supervisor):
 
 
 async def test_what_others_asked_for_since_took_turns_as_well(supervisor):
-    backlog = logged(lines(10))
+    backlog = logged(lines(20))
 
     await push(of_a_task(), "return_value", 1)
 
@@ -75,7 +75,7 @@ async def test_a_turn_that_was_asked_for_before_is_none(supervisor):
     asked = asyncio.create_task(push(of_a_task(), "return_value", 1))
     supervisor.held = asyncio.Event()
     await asyncio.sleep(0)
-    backlog = logged(lines(10))
+    backlog = logged(lines(20))
     supervisor.held.set()
     await asked
 
@@ -97,6 +97,43 @@ def test_what_is_logged_afterwards_is_not_waited_for():
     logged(lines(100))
 
     assert backlog.turns == 1
+
+
+async def test_who_writes_much_waits_until_most_of_it_is_read(supervisor):
+    backlog = logged(lines(300))
+
+    await backlog.room()
+
+    assert supervisor.asked == ["MaskSecret"] * 13
+    assert log_pipe.unread <= 40 * 1024
+    await backlog.room()
+    assert len(supervisor.asked) == 13
+
+
+async def test_those_who_write_much_have_room_one_after_the_other(supervisor):
+    backlog, others = logged(lines(300)), [Backlog(of_a_task()) for _ in range(3)]
+    unread = []
+
+    async def write(each):
+        await each.room()
+        unread.append(log_pipe.unread)
+        each.counted(lambda _: None)(lines(50))
+
+    await asyncio.gather(*map(write, [backlog, *others]))
+
+    assert max(unread) <= 40 * 1024
+
+
+async def test_nobody_waits_for_room_where_the_supervisor_can_not_be_asked(supervisor):
+    supervisor.broken = True
+
+    await logged(lines(300)).room()
+
+    assert supervisor.asked == ["MaskSecret"]
+
+
+async def test_nobody_waits_for_room_where_there_is_no_supervisor():
+    await logged(lines(300)).room()
 
 
 async def test_own_words_count_as_well(supervisor):
