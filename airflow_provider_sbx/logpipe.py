@@ -21,7 +21,7 @@ class LogPipe:
     """
 
     def __init__(self) -> None:
-        self._written = self._read = 0.0
+        self._written = self._read = self._likely_read = 0.0
         self._at = 0.0
         self._answered: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -32,8 +32,8 @@ class LogPipe:
 
     @property
     def unread(self) -> float:
-        """How much waits to be read, in bytes; at the most, for it may have been read unseen."""
-        return self._written - self._read
+        """How much is likely to wait to be read, in bytes."""
+        return self._written - max(self._read, self._likely_read)
 
     def write(self, size: int) -> None:
         """Count what is logged.
@@ -54,6 +54,15 @@ class LogPipe:
         """
         self._answered.append(end)
         self._read = max(self._read, min(end, self._read + READ_BYTES))
+        self._likely_read = max(self._read, min(end, self._likely_read + READ_BYTES))
+
+    def may_have_had(self, turns: int, end: float) -> None:
+        """Count turns that are likely, as nobody asked for them.
+
+        :param end: where the log ended before them.
+        """
+        likely = max(self._read, self._likely_read)
+        self._likely_read = max(likely, min(end, likely + turns * READ_BYTES))
 
     def turns_to(self, end: float) -> int:
         """Return how many turns it takes yet to read up to there."""
