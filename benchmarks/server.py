@@ -12,6 +12,7 @@ import asyncio
 import asyncio.sslproto
 import gc
 import json
+import os
 import random
 import ssl
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 from benchmarks.control import raise_open_files
 
 HEARTBEAT_SECONDS = 15.0
-LINE_SECONDS = 5.0
+LINE_SECONDS = float(os.environ.get("SBX_BENCH_LINE_SECONDS", "5"))
 PACE_SECONDS = 0.0005
 """Between two events that arrive one by one; longer than the slowest client takes for one."""
 
@@ -43,6 +44,8 @@ class State:
         self.port = 0
         self.held: set[Held] = set()
         self.is_over = False  # what comes late to the end ends at once
+        self.ended: set[str] = set()  # processes that were ended by name
+        self.requests = 0
 
 
 class Held:
@@ -59,7 +62,7 @@ class Held:
         """Write as a quiet process does, from a random moment on; or answer late."""
         self.connection.state.held.add(self)
         self.connection.held = self
-        if self.connection.state.is_over:
+        if self.connection.state.is_over or self.process_id in self.connection.state.ended:
             self.end()
             return
         if self.streams:
@@ -180,14 +183,15 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, method: str, path: str, body: bytes) -> None:
         parts = path.strip("/").split("/")
+        self.state.requests += 1
         match (method, *parts):
             case ("GET", "api", "sandbox", sandbox_id):
                 self.answer(sandbox_detail(sandbox_id, self.state.port))
             case ("GET", "sandbox", sandbox_id, "processes"):
-                processes = [process_summary(process_id) for process_id in processes_of(sandbox_id)]
+                processes = [self._summary(process_id) for process_id in processes_of(sandbox_id)]
                 self.answer({"data": processes, "next_cursor": None})
             case ("GET", "sandbox", _, "processes", process_id):
-                self.answer({"process": process_summary(process_id)})
+                self.answer({"process": self._summary(process_id)})
             case ("POST", "sandbox", _, "processes", process_id, "wait"):
                 asked = json.loads(body or b"{}")
                 seconds = (asked.get("timeoutMs") or 0) / 1000 or asked.get("timeout_sec") or 30.0
@@ -207,6 +211,10 @@ class Connection(asyncio.Protocol):
                     self._writing = asyncio.ensure_future(write(process_id, count, size))
             case _:
                 self.answer({"message": "not here"}, status="404 Not Found")
+
+    def _summary(self, process_id: str) -> dict[str, Any]:
+        summary = process_summary(process_id)
+        return summary | {"status": "exited", "exit_code": 0} if process_id in self.state.ended else summary
 
     async def _write_burst(self, process_id: str, count: int, size: int) -> None:
         text, events = "x" * (size - 1) + "\n", list[bytes]()
@@ -323,12 +331,25 @@ def event(name: str, data: dict[str, Any]) -> bytes:
 
 
 async def take_orders(state: State, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Serve the control port: `held` tells how many wait, `end 250` ends so many a second."""
+    """Serve the control port, whose answers are numbers.
+
+    `held` tells how many wait, `end 250` ends so many a second, `finish still-1 still-2` ends these at once;
+    `requests` tells how many there were, `pid` who serves.
+    """
     while order := (await reader.readline()).split():
         state.is_over = order[0] == b"end"
-        if state.is_over:
-            await end_all(state, float(order[1]))
-        writer.write(b"%d\n" % len(state.held))
+        answer = None
+        match order:
+            case [b"end", per_second]:
+                await end_all(state, float(per_second))
+                state.ended.clear()
+            case [b"finish", *process_ids]:
+                finish(state, {process_id.decode() for process_id in process_ids})
+            case [b"requests"]:
+                answer = state.requests
+            case [b"pid"]:
+                answer = os.getpid()
+        writer.write(b"%d\n" % (len(state.held) if answer is None else answer))
         await writer.drain()
     writer.close()
 
@@ -340,6 +361,13 @@ async def end_all(state: State, per_second: float) -> None:
         next(iter(state.held)).end()
         count += 1
         await asyncio.sleep(max(0.0, begun + count / per_second - time.monotonic()))
+
+
+def finish(state: State, process_ids: set[str]) -> None:
+    """End some processes at once; who asks for them later finds them ended."""
+    state.ended |= process_ids
+    for held in [held for held in state.held if held.process_id in process_ids]:
+        held.end()
 
 
 def ports(servers: Iterator[asyncio.Server]) -> list[int]:

@@ -317,9 +317,12 @@ class SandboxProcessTrigger(BaseTrigger):
     async def _kill(self) -> None:
         # Airflow gives up on a kill after a while: KILL must come before that.
         limit = trigger_kill_seconds()
+        is_known = False
         try:
             async with asyncio.timeout(limit - 1.0):
-                if await self._goes_on():
+                goes_on = await self._goes_on()
+                is_known = True
+                if goes_on:
                     self.log.info("Process %s goes on: another triggerer follows it.", self.process_id)
                 else:
                     await self._end(
@@ -331,9 +334,14 @@ class SandboxProcessTrigger(BaseTrigger):
             AirflowNotFoundException,
             AirflowRuntimeError,
         ) as error:
-            self.log.warning(
-                "Process %s could not be ended: it may still be running. %s", self.process_id, error
-            )
+            if is_known:
+                text = "Process %s could not be ended: it may still be running. %s"
+            else:
+                # As where a thousand triggers are moved to another triggerer at once.
+                text = (
+                    "Process %s is left alone: Airflow did not tell whether its task still waits for it. %s"
+                )
+            self.log.warning(text, self.process_id, error)
 
     async def _goes_on(self) -> bool:
         """Whether nobody killed the task: it waits for this very process, in another triggerer."""
