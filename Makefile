@@ -159,12 +159,17 @@ format: $(STAMP) ## format the code and fix what ruff can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-bench: $(STAMP) $(VENDOR_PYTHON_STAMPS) ## run the benchmarks; each prints JSON; BENCH=client runs one
-	@for file in benchmarks/bench_$(or $(BENCH),*).py; do \
-		if [ -e "$$file" ]; then echo "# $$file"; $(RUN) -m benchmarks.$$(basename "$$file" .py) || exit 1; fi; done
+# Those that need a whole Airflow.
+AIRFLOW_BENCHES := airflow exit_to_success sizing triggerer_log
+CLIENT_BENCHES := $(filter-out $(AIRFLOW_BENCHES),$(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py)))
 
-bench-airflow: $(CLUSTER_STAMP) $(if $(SSH),$(SSH_STAMP)) ## tasks a minute and CPU a task of a real Airflow on PostgreSQL, by each way to run a command; SSH=1 adds SSH
-	@$(VENDOR)/cluster/bin/python -m benchmarks.bench_airflow
+bench: $(STAMP) $(VENDOR_PYTHON_STAMPS) ## run the benchmarks of the client and of parsing; each prints JSON; BENCH=client runs one
+	@for name in $(or $(BENCH),$(CLIENT_BENCHES)); do \
+		echo "# $$name"; $(RUN) -m benchmarks.bench_$$name || exit 1; done
+
+bench-airflow: $(CLUSTER_STAMP) $(if $(SSH),$(SSH_STAMP)) ## run those of a real Airflow on PostgreSQL: tasks a minute by each way (SSH=1 adds SSH), or BENCH=sizing, triggerer_log, exit_to_success
+	@for name in $(or $(BENCH),airflow); do \
+		echo "# $$name"; $(VENDOR)/cluster/bin/python -m benchmarks.bench_$$name || exit 1; done
 
 $(SSH_STAMP): | $(CLUSTER_STAMP)
 	@echo "bench-airflow: installing Airflow's SSH provider into $(@D) (once)"

@@ -43,7 +43,8 @@ def main() -> None:
         home = Path(scratch)
         (home / "dags").mkdir()
         (home / "logs").mkdir()
-        shutil.copy(HERE / "dags_airflow.py", home / "dags")
+        for name in (*WAYS, "warm_up"):
+            shutil.copy(HERE / "dags_airflow.py", home / "dags" / f"{name}.py")
         logs = home / "logs"
         with SbxLocal(home / "sbx") as server, database(logs) as url, ssh(logs) as ssh_variables:
             with SandboxClient(server.api_key, server.url) as client:

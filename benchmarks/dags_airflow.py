@@ -1,8 +1,14 @@
-"""The DAGs of `bench_airflow`: the same command by each way to run it; the one by SSH only where it can."""
+"""The DAG of one way of `bench_airflow`, by the name of the file: the same command by each.
+
+A file for each, as a worker parses a task's file before it runs it, and the DAG processor does for each task
+that ends in the triggerer.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
@@ -12,34 +18,43 @@ from airflow_provider_sbx.operators.process import SandboxProcessOperator
 
 TASKS = int(os.environ["SBX_BENCH_TASKS"])
 COMMAND = "echo hello"
-WAYS: dict[str, dict[str, Any]] = {
+BY_SSH = "ssh_remote_job"
+OURS: dict[str, dict[str, Any]] = {
     "worker": {"deferrable": False},
     "deferrable": {"defer_after": 0},
     "ended_in_triggerer": {"defer_after": 0, "end_from_trigger": True},
     "workerless": {"start_from_trigger": True},
 }
 
-with DAG("bash", max_active_tasks=TASKS):
-    for n in range(TASKS):
-        BashOperator(task_id=f"task_{n}", bash_command=COMMAND)
 
-with DAG("warm_up") as warm_up:
-    for name, how in WAYS.items():
-        SandboxProcessOperator(task_id=name, command=COMMAND, **how)
+def make_task(way: str, task_id: str) -> None:
+    """Add a task to the DAG at hand."""
+    if way == "bash":
+        BashOperator(task_id=task_id, bash_command=COMMAND)
+    elif way == BY_SSH:
+        from airflow.providers.ssh.operators.ssh_remote_job import (  # type: ignore[import-not-found]
+            SSHRemoteJobOperator,
+        )
 
-if jobs := os.environ.get("SBX_BENCH_SSH_JOBS"):
-    from airflow.providers.ssh.operators.ssh_remote_job import (  # type: ignore[import-not-found]
-        SSHRemoteJobOperator,
-    )
+        # With its own defaults, but for the folder, which goes with sshd.
+        folder = os.environ["SBX_BENCH_SSH_JOBS"]
+        SSHRemoteJobOperator(
+            task_id=task_id, command=COMMAND, ssh_conn_id="ssh_default", remote_base_dir=folder
+        )
+    else:
+        SandboxProcessOperator(task_id=task_id, command=COMMAND, **OURS[way])
 
-    # With its own defaults, but for the folder, which goes with sshd.
-    by_ssh = {"ssh_conn_id": "ssh_default", "command": COMMAND, "remote_base_dir": jobs}
-    warm_up.add_task(SSHRemoteJobOperator(task_id="ssh_remote_job", **by_ssh))
-    with DAG("ssh_remote_job", max_active_tasks=TASKS):
-        for n in range(TASKS):
-            SSHRemoteJobOperator(task_id=f"task_{n}", **by_ssh)
 
-for name, how in WAYS.items():
-    with DAG(name, max_active_tasks=TASKS):
-        for n in range(TASKS):
-            SandboxProcessOperator(task_id=f"task_{n}", command=COMMAND, **how)
+def tasks_of(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the way and the id of each task of a DAG."""
+    if name != "warm_up":
+        yield from ((name, f"task_{n}") for n in range(TASKS))
+        return
+    for way in (*OURS, *([BY_SSH] if "SBX_BENCH_SSH_JOBS" in os.environ else [])):
+        yield way, way
+
+
+NAME = Path(__file__).stem
+with DAG(NAME, max_active_tasks=TASKS):
+    for way, task_id in tasks_of(NAME):
+        make_task(way, task_id)

@@ -5,6 +5,7 @@ import inspect
 import json
 import time
 from importlib import import_module
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -301,6 +302,20 @@ async def test_a_service_that_can_not_be_reached_breaks_no_triggerer(network, su
 
     network.queue("GET", P, httpx.Response(400, json={"error": "x"}))
     await of_a_task().on_kill()
+
+
+async def test_a_kill_that_could_not_be_decided_leaves_the_process_alone_and_says_so(
+    network, supervisor, monkeypatch
+):
+    supervisor.held = asyncio.Event()
+    monkeypatch.setattr("airflow_provider_sbx.triggers.process.trigger_kill_seconds", lambda: 1.01)
+    found, said = of_a_task(), []
+    monkeypatch.setattr(type(found), "log", SimpleNamespace(warning=lambda text, *_: said.append(text)))
+
+    await found.on_kill()
+
+    assert network.requests == []
+    assert "left alone" in said[0]
 
 
 # --- ending the task -------------------------------------------------------------------------
