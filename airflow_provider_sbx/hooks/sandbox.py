@@ -21,7 +21,7 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.retrying import NO_RETRIES, RetryPolicy
 from airflow_provider_sbx.hooks.settings import Settings, settings_of
-from airflow_provider_sbx.hooks.shared_client import forget_client, shared_client
+from airflow_provider_sbx.hooks.shared_client import has_new_key, shared_client
 from airflow_provider_sbx.operations import AsyncSandboxOperations, SandboxOperations
 
 if TYPE_CHECKING:
@@ -177,11 +177,9 @@ class SandboxAsyncHook(AsyncSandboxOperations):
         """Whether the connection names another API key by now than the shared client has.
 
         If so, whoever enters from now on gets a client with that one; those inside go on with theirs.
+        Raises as `read_settings` does.
         """
-        is_new = (await self.read_settings()).api_key != self.settings.api_key
-        if is_new:
-            forget_client(self.sbx_conn_id, self.client)
-        return is_new
+        return await has_new_key(self.sbx_conn_id, self.client, self.read_settings)
 
     async def read_settings(self) -> Settings:
         """Read the connection; raises as `SandboxHook.settings` does."""

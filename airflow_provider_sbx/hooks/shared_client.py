@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +26,8 @@ Short waits that follow one another would each make one: for that a triggerer as
 and has its secrets masked, which takes its supervisor longer than all else that such a wait takes.
 """
 
+_COMPARE_SECONDS = 2.0
+
 
 @dataclass
 class _Shared:
@@ -33,6 +37,8 @@ class _Shared:
     made: tuple[AsyncSandboxClient, Settings] | None = None
     users: int = 0
     closing: asyncio.Task[None] | None = None
+    compared_at: float = -math.inf
+    """When its key was last compared with the connection's, on the monotonic clock."""
 
 
 # By loop, so that a loop that ended takes its clients with it.
@@ -51,7 +57,7 @@ async def shared_client(
 
     The first makes it while the others wait: a thousand triggers that start together read the
     connection once. A connection that was edited is read again when its client has been closed, or
-    forgotten.
+    its key was refused (`has_new_key`).
 
     :param conn_id: the connection's id.
     :param read_settings: reads it, without blocking.
@@ -81,16 +87,32 @@ async def shared_client(
                 )
 
 
-def forget_client(conn_id: str, client: AsyncSandboxClient) -> None:
-    """Have whoever comes next read the connection anew, since it was edited.
+async def has_new_key(
+    conn_id: str, client: AsyncSandboxClient, read_settings: Callable[[], Awaitable[Settings]]
+) -> bool:
+    """Whether a connection names another API key by now than a client that came of it has.
+
+    If so, whoever comes from now on gets a client with that one; those who share the old one go on with it.
+    Asked by a thousand whose key was refused, it reads the connection once in a while.
 
     :param conn_id: the connection's id.
-    :param client: made of what it said before; those who share it go on with it.
+    :param client: one that the asker still uses.
+    :param read_settings: reads the connection, without blocking.
     """
     clients = _clients()
     shared = clients.get(conn_id)
-    if shared is not None and shared.made is not None and shared.made[0] is client:
-        del clients[conn_id]
+    if shared is None:
+        return True  # another asker has seen the new key
+    async with shared.making:
+        if clients.get(conn_id) is not shared or shared.made is None or shared.made[0] is not client:
+            return True
+        if time.monotonic() - shared.compared_at < _COMPARE_SECONDS:
+            return False
+        shared.compared_at = time.monotonic()
+        is_new = (await read_settings()).api_key != shared.made[1].api_key
+        if is_new:
+            del clients[conn_id]
+        return is_new
 
 
 def _async_client_class() -> type[AsyncSandboxClient]:

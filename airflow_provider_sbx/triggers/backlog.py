@@ -31,9 +31,7 @@ The socket holds 208 KiB, but counts a KiB more or so for each record: it is ful
 logs then stands still, and with it all triggers of the triggerer.
 """
 
-
 _UNASKED_TURNS = 2
-
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -81,14 +79,18 @@ class Backlog:
             return
         # One after the other, since the next to have room fills it at once.
         async with _queues.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            with suppress(AirflowRuntimeError):
-                while log_pipe.unread > _ROOM_BYTES:
-                    end, asked = log_pipe.end, time.monotonic()
-                    await have_supervisor_turn()
-                    if log_pipe.unread > _ROOM_BYTES:
-                        # It goes on reading, a turn after the other; and not all of them need be asked for.
-                        await asyncio.sleep(_UNASKED_TURNS * (time.monotonic() - asked))
-                        log_pipe.may_have_had(_UNASKED_TURNS, end)
+            # Output that stood still for good would be worse than a loop that does for a moment.
+            with suppress(AirflowRuntimeError, TimeoutError):
+                await asyncio.wait_for(self._drain(), _LONGEST_SECONDS)
+
+    async def _drain(self) -> None:
+        while log_pipe.unread > _ROOM_BYTES:
+            end, asked = log_pipe.end, time.monotonic()
+            await have_supervisor_turn()
+            if log_pipe.unread > _ROOM_BYTES:
+                # It goes on reading, a turn after the other; and not all of them need be asked for.
+                await asyncio.sleep(_UNASKED_TURNS * (time.monotonic() - asked))
+                log_pipe.may_have_had(_UNASKED_TURNS, end)
 
     def _add(self, size: int) -> None:
         now = time.monotonic()

@@ -168,7 +168,10 @@ class SandboxProcessTrigger(BaseTrigger):
                     backlog.words(_LAST_WORDS)
                     event = await self._end_of_task(hook.client, end)
                 except SandboxError as error:
-                    has_new_key = isinstance(error, AuthenticationError) and await hook.has_new_key()
+                    backlog.words(_LAST_WORDS)
+                    if isinstance(error, AuthenticationError):
+                        with suppress(AirflowRuntimeError):  # it can't be asked: the key is refused, then
+                            has_new_key = await hook.has_new_key()
                     end = self._failure(error)
                     event = None if has_new_key else await self._end_of_wait(hook.client, error)
         except (SandboxError, AirflowNotFoundException) as error:  # of the connection

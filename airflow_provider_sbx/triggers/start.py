@@ -168,8 +168,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
                 await self._end(grace_seconds=self.kill_grace)
             raise
         finally:
-            if self._telling is not None:
-                self._telling.cancel()
+            self._stop_telling()
 
     async def _follow(self, hook: SandboxAsyncHook, backlog: Backlog) -> ProcessEvent:
         client = hook.client
@@ -283,6 +282,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
     ) -> ProcessEvent:
         process = begun.process
         self.process_id = process.id
+        self._stop_telling()  # of a follow with a key that was refused
         self._telling = asyncio.create_task(self._tell_soon(client))
         if begun.attached:
             self.log.info("Found process %s in sandbox %s: following it.", process.id, self.sandbox_id)
@@ -312,6 +312,10 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         with suppress(AirflowRuntimeError):
             await leave_note(self, self._note())
 
+    def _stop_telling(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+
     async def _tell(self, client: AsyncSandboxClient) -> None:
         """Push what the operator pushes before it waits, unless that was done."""
         values = {"sandbox_id": self.sandbox_id, "process_id": self.process_id}
@@ -327,8 +331,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
     # --- the end -----------------------------------------------------------------------------
 
     async def _end_of_task(self, client: AsyncSandboxClient, end: ProcessEvent) -> TriggerEvent | None:
-        if self._telling is not None:
-            self._telling.cancel()
+        self._stop_telling()
         await self._tell(client)
         if end.deadline_passed:
             event = self._rules.failed(self, overdue_error(end.sandbox_id, end.process_id, end.error or ""))

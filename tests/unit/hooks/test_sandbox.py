@@ -119,7 +119,6 @@ async def test_the_async_hook_uses_the_shared_client(mine):
 
 async def test_a_key_that_was_exchanged_is_for_whoever_comes_next(mine, monkeypatch):
     async with SandboxAsyncHook(mine) as before:
-        assert not await before.has_new_key()
         monkeypatch.setenv("AIRFLOW_CONN_MINE", '{"conn_type": "sbx", "password": "another"}')
         assert await before.has_new_key()
         async with SandboxAsyncHook(mine) as after:

@@ -15,7 +15,7 @@ from airflow_provider_sbx.client import AsyncSandboxClient
 from airflow_provider_sbx.client.wire import tls_context
 from airflow_provider_sbx.hooks import shared_client as module
 from airflow_provider_sbx.hooks.settings import Settings
-from airflow_provider_sbx.hooks.shared_client import forget_client, new_async_client, shared_client
+from airflow_provider_sbx.hooks.shared_client import has_new_key, new_async_client, shared_client
 from airflow_provider_sbx.streams import warn_unless_fitting
 from tests.unit.builders import API_KEY
 
@@ -38,8 +38,8 @@ async def settled():
 class Reader:
     """Reads a connection, and may be made to wait or fail."""
 
-    def __init__(self, *failures):
-        self.reads = 0
+    def __init__(self, *failures, settings=SETTINGS):
+        self.reads, self.settings = 0, settings
         self.failures = list(failures)
         self.gate = asyncio.Event()
         self.gate.set()
@@ -49,7 +49,7 @@ class Reader:
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
-        return SETTINGS
+        return self.settings
 
 
 def is_closed(client):
@@ -121,18 +121,38 @@ async def test_some_time_after_all_have_left_the_connection_is_read_again(linger
     assert read.reads == 2
 
 
-async def test_a_client_that_was_forgotten_is_closed_by_the_last_of_its_users():
-    read = Reader()
+async def test_a_client_whose_key_was_exchanged_is_left_to_those_inside_and_closed_by_the_last(monkeypatch):
+    read, after = Reader(), Reader(settings=replace(SETTINGS, api_key="another"))
     async with shared_client("mine", read) as (first, _):
-        forget_client("mine", first)
-        async with shared_client("mine", read) as (second, _):
+        assert not await has_new_key("mine", first, read)
+        monkeypatch.setattr(module, "_COMPARE_SECONDS", 0)
+        assert await has_new_key("mine", first, after)
+        assert await has_new_key("mine", first, after)
+        async with shared_client("mine", after) as (second, _):
             assert second is not first
-            forget_client("mine", first)
-            async with shared_client("mine", read) as (third, _):
-                assert third is second, "only one's own client can be forgotten"
+            assert await has_new_key("mine", first, after), "the one that stands there now"
+            assert not await has_new_key("mine", second, after)
+            async with shared_client("mine", after) as (third, _):
+                assert third is second
         assert not is_closed(first)
     assert is_closed(first)
     assert not is_closed(second)
+
+
+async def test_a_thousand_whose_key_was_refused_read_the_connection_once():
+    read = Reader()
+    async with shared_client("mine", read) as (client, _):
+        answers = await asyncio.gather(*(has_new_key("mine", client, read) for _ in range(1000)))
+
+    assert not any(answers)
+    assert read.reads == 2
+
+    after = Reader(settings=replace(SETTINGS, api_key="another"))
+    async with shared_client("yours", read) as (client, _):
+        answers = await asyncio.gather(*(has_new_key("yours", client, after) for _ in range(1000)))
+
+    assert all(answers)
+    assert after.reads == 1
 
 
 def test_a_loop_that_ends_closes_what_lingers():

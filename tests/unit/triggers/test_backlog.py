@@ -124,6 +124,15 @@ async def test_those_who_write_much_have_room_one_after_the_other(supervisor):
     assert max(unread) <= 40 * 1024
 
 
+async def test_nobody_waits_for_room_for_ever(supervisor, monkeypatch):
+    supervisor.held = asyncio.Event()  # never set
+    monkeypatch.setattr("airflow_provider_sbx.triggers.backlog._LONGEST_SECONDS", 0.01)
+
+    await logged(lines(300)).room()
+
+    assert supervisor.asked == ["MaskSecret"]
+
+
 async def test_nobody_waits_for_room_where_the_supervisor_can_not_be_asked(supervisor):
     supervisor.broken = True
 

@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from airflow.exceptions import AirflowNotFoundException
+from airflow.sdk.exceptions import ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_provider_sbx.api import errors
-from airflow_provider_sbx.compat import tells_triggers_of_kills
+from airflow_provider_sbx.compat import AirflowRuntimeError, tells_triggers_of_kills
+from airflow_provider_sbx.hooks.sandbox import SandboxAsyncHook
 from airflow_provider_sbx.triggers.event import ProcessEvent
 from airflow_provider_sbx.triggers.process import SandboxProcessTrigger, failure_of
 from tests.unit.builders import API_KEY, PROCESS, SANDBOX, process_body, result_body, sse, sse_output
@@ -119,6 +122,16 @@ async def test_a_key_that_was_exchanged_while_it_waited_is_used_from_then_on(net
         API_KEY,
         "another",
     ]
+
+
+async def test_a_refused_key_is_told_where_airflow_can_not_be_asked_for_another(network, monkeypatch):
+    async def broken(_):
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+    monkeypatch.setattr(SandboxAsyncHook, "has_new_key", broken)
+    network.queue("GET", f"/api/sandbox/{SANDBOX}", httpx.Response(401, json={"error": "revoked"}))
+
+    assert (await fired(trigger())).failure == "refused"
 
 
 async def test_it_goes_on_where_the_worker_left_off(network):
