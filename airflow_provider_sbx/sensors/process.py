@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -34,7 +34,7 @@ from airflow_provider_sbx.runs.ending import raise_unless_success, result_of, ta
 from airflow_provider_sbx.runs.running import new_machine
 from airflow_provider_sbx.tasklog import emitter
 from airflow_provider_sbx.triggers.event import ProcessEvent
-from airflow_provider_sbx.triggers.process import SandboxProcessTrigger
+from airflow_provider_sbx.triggers.process import SETTLE_SECONDS, SandboxProcessTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -56,8 +56,8 @@ class SandboxProcessSensor(LinkedToSandbox, BaseSensorOperator):
     - `deferrable=True`: in the triggerer, with the output in the log as it comes.
     - `mode="poke"`: in the worker, with the output in the log as it comes, without pokes in between;
       `poke_interval` is the pause of `wait_strategy="poll"` and after an error with `silent_fail`.
-    - `mode="reschedule"`: looks every `poke_interval`, and logs the output at the end: as much of it
-      as the service keeps, which is its last few MiB.
+    - `mode="reschedule"`: looks every `poke_interval`, of at least 8 s, and logs the output at the end:
+      as much of it as the service keeps, which is its last few MiB.
 
     `timeout`, `soft_fail`, `never_fail` and `silent_fail` are those of any sensor; `soft_fail` skips
     also where the process failed.
@@ -144,6 +144,13 @@ class SandboxProcessSensor(LinkedToSandbox, BaseSensorOperator):
         if result is _NOT_YET:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=result)
+
+    def _get_next_poke_interval(
+        self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
+    ) -> float:
+        """Keep a rescheduled task from being queued before its worker's exit was seen, which fails it."""
+        interval = super()._get_next_poke_interval(started_at, run_duration, poke_count)
+        return max(interval, SETTLE_SECONDS) if self.reschedule else interval
 
     def _look(self, hook: SandboxHook, context: Context) -> tuple[str, str, bool]:
         """Return the ids, and whether the process has ended.

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from airflow_provider_sbx.client import AsyncSandboxClient
 
 SETTLE_SECONDS = 8.0
-"""How long after a deferral no event is fired, in seconds.
+"""How long after a deferral no event is fired, in seconds; a sensor is not rescheduled sooner either.
 
-A task that is resumed before the scheduler has seen its worker's exit is failed by it ("finished
+A task that is queued again before the scheduler has seen its worker's exit is failed by it ("finished
 with state success, but the task instance's state attribute is queued"; scheduler_job_runner's
 `process_executor_events`). Measured: 10 of 40 at once, none of 80 after 8 s.
 """

@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -19,6 +19,7 @@ from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.compat import TaskDeferralTimeout
 from airflow_provider_sbx.sensors import process
 from airflow_provider_sbx.sensors.process import SandboxProcessSensor
+from airflow_provider_sbx.triggers.process import SETTLE_SECONDS
 from tests.unit.builders import (
     PAGE,
     PROCESS,
@@ -222,6 +223,16 @@ def test_rescheduling_it_looks_and_goes(network, rescheduled):
     with pytest.raises(AirflowRescheduleException):
         sensor(mode="reschedule").execute(rescheduled)
     assert network.asked() == [f"GET {P}"]
+
+
+@pytest.mark.parametrize(("given", "waits"), [(1, SETTLE_SECONDS), (30, 30)])
+def test_rescheduling_it_is_not_queued_before_its_worker_was_seen_to_exit(network, rescheduled, given, waits):
+    network.queue(*GET, body())
+    began = datetime.now(UTC)
+
+    with pytest.raises(AirflowRescheduleException) as raised:
+        sensor(mode="reschedule", poke_interval=given).execute(rescheduled)
+    assert waits <= (raised.value.reschedule_date - began).total_seconds() < waits + 10
 
 
 def test_rescheduling_it_logs_what_is_kept_at_the_end(network, rescheduled, logged):
