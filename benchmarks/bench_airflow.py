@@ -30,7 +30,7 @@ HAS_SSH = bool(importlib.util.find_spec("airflow.providers.ssh") and find_progra
 ALL = ("bash", *([BY_SSH] if HAS_SSH else []), "worker", "deferrable", "ended_in_triggerer", "workerless")
 WAYS = tuple(os.environ.get("SBX_BENCH_WAYS", " ".join(ALL)).split())
 TASKS = int(os.environ.get("SBX_BENCH_TASKS", "100"))
-PARALLELISM = 4
+PARALLELISM = int(os.environ.get("SBX_BENCH_PARALLELISM", "4"))
 IDLE_SECONDS = 15
 TICKS = os.sysconf("SC_CLK_TCK")
 

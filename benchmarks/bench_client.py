@@ -75,7 +75,7 @@ ROWS = [
         Row(
             f"status, {n} in flight",
             "status",
-            {"in_flight": n, "requests": 2000},
+            {"in_flight": n, "requests": 20_000},
             ("requests",),
             sdk={"requests": max(64, n)},
             repeats=REPEATS,
@@ -106,7 +106,7 @@ ROWS = [
             ("streams", "stream", 100, 10, ALL, {}),
             ("streams", "stream", 1000, 10, ALL, {}),
             ("streams", "stream", 2000, 10, ALL, {}),
-            ("streams", "stream", 5000, 16, ("ours", "floor"), {}),
+            ("streams", "stream", 5000, 16, ALL, {}),
             ("streams, small TLS buffers", "stream", 5000, 16, ("ours",), SMALL_BUFFERS),
             ("long-polls", "wait", 1000, 28, ("ours",), {}),
             ("long-polls", "wait", 5000, 28, ("ours",), {}),

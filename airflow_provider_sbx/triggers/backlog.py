@@ -31,6 +31,13 @@ The socket holds 208 KiB, but counts a KiB more or so for each record: it is ful
 logs then stands still, and with it all triggers of the triggerer.
 """
 
+_CALM_BYTES = _ROOM_BYTES / 2
+"""How much of it is left when they go on, in bytes.
+
+Each question costs both sides, so one makes room for several batches; and while they write these, the
+supervisor still has something to read.
+"""
+
 _UNASKED_TURNS = 2
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -84,10 +91,10 @@ class Backlog:
                 await asyncio.wait_for(self._drain(), _LONGEST_SECONDS)
 
     async def _drain(self) -> None:
-        while log_pipe.unread > _ROOM_BYTES:
+        while log_pipe.unread > _CALM_BYTES:
             end, asked = log_pipe.end, time.monotonic()
             await have_supervisor_turn()
-            if log_pipe.unread > _ROOM_BYTES:
+            if log_pipe.unread > _CALM_BYTES:
                 # It goes on reading, a turn after the other; and not all of them need be asked for.
                 await asyncio.sleep(_UNASKED_TURNS * (time.monotonic() - asked))
                 log_pipe.may_have_had(_UNASKED_TURNS, end)
