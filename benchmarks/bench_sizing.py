@@ -43,7 +43,7 @@ ROOT = Path(__file__).parent.parent
 SIZES = [int(size) for size in os.environ.get("SBX_BENCH_SIZES", "1000 2500 5000 10000").split()]
 WAYS = os.environ.get("SBX_BENCH_WAYS", "stream poll").split()
 TRIGGERERS = int(os.environ.get("SBX_BENCH_TRIGGERERS", "4"))
-CONFIG = json.loads(os.environ.get("SBX_BENCH_CONFIG", "{}"))
+CONFIG = {key: str(value) for key, value in json.loads(os.environ.get("SBX_BENCH_CONFIG", "{}")).items()}
 """Airflow's settings over those as shipped, as {"section.option": "value"}."""
 
 SECONDS = float(os.environ.get("SBX_BENCH_SECONDS", "30"))
