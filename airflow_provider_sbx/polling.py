@@ -157,7 +157,8 @@ class Poller:
     def _tell(self, waiting: Waiting, news: News) -> None:
         if waiting in self._waiting:
             self._waiting.remove(waiting)
-            waiting.news.set_result(news)
+            if not waiting.news.done():  # cancelled, as who waits was, and will leave in its next turn
+                waiting.news.set_result(news)
 
     async def _find(self, asked: list[Waiting]) -> dict[str, ProcessSummary]:
         """Return those of the processes that are there, from as few pages as may be."""

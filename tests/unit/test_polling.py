@@ -400,6 +400,20 @@ async def test_one_that_is_cancelled_leaves_the_others_alone_and_the_last_ends_t
     await client.close()
 
 
+async def test_one_that_is_cancelled_while_it_is_told_takes_nothing_from_the_others():
+    service = Sandboxes("p-1", "p-2", "p-3")
+    async with client_of(service) as client:
+        poller = Poller(client, SANDBOX)
+        waiting = [poller.join(each, AskPoll(0.01, is_first=True)) for each in ("p-1", "p-2", "p-3")]
+        waiting[0].news.cancel()  # and who waited has not had its turn yet
+
+        told = await asyncio.gather(*(each.news for each in waiting), return_exceptions=True)
+        poller.stop()
+
+    assert isinstance(told[0], asyncio.CancelledError)
+    assert [process.id for process in told[1:]] == ["p-2", "p-3"]
+
+
 async def test_nothing_of_a_client_is_kept_once_it_is_gone():
     service = Sandboxes("p-0")
     service.running.clear()
