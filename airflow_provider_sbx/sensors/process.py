@@ -27,7 +27,7 @@ from airflow_provider_sbx.follow import follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
 from airflow_provider_sbx.hooks.shared_client import new_async_client
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
-from airflow_provider_sbx.metrics import Meter
+from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.operators.resuming import error_of, fetched
 from airflow_provider_sbx.operators.target import Started, Templated, check_target, sandbox_of, target_of
 from airflow_provider_sbx.runs.ending import raise_unless_success, result_of, task_failures
@@ -192,7 +192,10 @@ class SandboxProcessSensor(LinkedToSandbox, BaseSensorOperator):
             meter, began = Meter(worker_stats()), time.monotonic()
             emit = meter.counting(emitter(task_logger(self.log)))
             try:
-                outcome = await follow(client, sandbox_id, self._machine, emit, until=until, watcher=meter)
+                with span("sbx.wait", sandbox_id=sandbox_id, process_id=process_id):
+                    outcome = await follow(
+                        client, sandbox_id, self._machine, emit, until=until, watcher=meter
+                    )
             finally:
                 meter.report()
             if outcome is not None:
@@ -226,7 +229,7 @@ class SandboxProcessSensor(LinkedToSandbox, BaseSensorOperator):
 
         :param event: a `ProcessEvent`, as JSON.
         """
-        with task_failures(), SandboxHook(self.sbx_conn_id) as hook:
+        with self._softly(), task_failures(), SandboxHook(self.sbx_conn_id) as hook:
             end = ProcessEvent.read(event)
             if end.failure is not None:
                 raise error_of(end)
@@ -260,8 +263,11 @@ class SandboxProcessSensor(LinkedToSandbox, BaseSensorOperator):
         """Skip instead of failing, where `soft_fail` or `never_fail` says so."""
         try:
             yield
-        except AirflowFailException as error:
-            if self.soft_fail or self.never_fail:
+        except AirflowSkipException:
+            raise
+        except Exception as error:
+            # `never_fail` is about any error, as in `BaseSensorOperator.execute`.
+            if self.never_fail or (self.soft_fail and isinstance(error, AirflowFailException)):
                 raise AirflowSkipException(f"Skipping due to soft_fail or never_fail: {error}") from error
             raise
 

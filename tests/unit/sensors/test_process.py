@@ -342,6 +342,22 @@ def test_with_soft_fail_a_failed_process_skips(network, context_of):
         complete(context_of(), ENDED | {"exit_code": 3}, soft_fail=True)
 
 
+def test_with_never_fail_any_trouble_skips(network, context_of):
+    def breaks(result):
+        raise KeyError("count")
+
+    network.queue(*WAIT, {"result": result_body()})
+
+    with pytest.raises(AirflowSkipException):
+        complete(context_of(), ENDED, never_fail=True, output_processor=breaks)
+    with pytest.raises(AirflowSkipException):
+        complete(
+            context_of(),
+            ENDED | {"status": None, "failure": "unavailable", "error": "out of reach"},
+            never_fail=True,
+        )
+
+
 @pytest.mark.parametrize(("soft", "kind"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)])
 def test_the_end_of_its_time_in_the_triggerer_is_that_of_any_sensor(
     network, context_of, monkeypatch, soft, kind
