@@ -6,6 +6,8 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import jinja2
+
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
@@ -44,10 +46,10 @@ from airflow_provider_sbx.operators.workerless import (
     start_trigger_args,
     why_on_a_worker,
 )
+from airflow_provider_sbx.runs.ending import task_failures
 from airflow_provider_sbx.runs.parameters import hide_values, keeping_last_line_end, parameters_of
 
 if TYPE_CHECKING:
-    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
 __all__ = ["SandboxExecOperator", "SandboxProcessOperator", "SandboxSignalOperator"]
@@ -70,7 +72,8 @@ class SandboxExecOperator(SandboxTask):
     KILL after `kill_grace`.
 
     :param command: what a shell in the sandbox runs, or the name of a script file beside the DAG
-        (`.sh`, `.bash`; `.py` is run by the sandbox's `python3`). (templated)
+        (`.sh`, `.bash`; `.py` is run by the sandbox's `python3`); a path from `/` on that isn't there is
+        the sandbox's. (templated)
     :param sandbox_id: the sandbox to run it in; the connection's if neither this nor `sandbox` is
         given. (templated)
     :param sandbox: a spec of a sandbox to be made for this task and stopped at its end, whatever the
@@ -188,6 +191,11 @@ class SandboxExecOperator(SandboxTask):
             self.template_ext = ()
         self._check_early()
 
+    def resolve_template_files(self) -> None:
+        """Read the script's file, unless the command is the path of a program in the sandbox."""
+        self._look_for_script(self.get_template_env())
+        super().resolve_template_files()
+
     def prepare_template(self) -> None:
         """Take no field for a file's name any more, once the script's text stands in the command."""
         if not is_script_file(self.command):
@@ -202,7 +210,28 @@ class SandboxExecOperator(SandboxTask):
     ) -> Any:
         r"""Render a template, keeping its last line end, which Jinja drops: `read` waits for it."""
         env = jinja_env or self.get_template_env()
+        with task_failures():
+            self._look_for_script(env, is_needed=True)
         return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
+
+    def _look_for_script(self, env: jinja2.Environment, *, is_needed: bool = False) -> None:
+        """See whether the script's file is there; a path from `/` on may also be the sandbox's.
+
+        :raises InvalidParameterError: it is needed now, and isn't there.
+        """
+        if not self.template_ext or not is_script_file(self.command) or env.loader is None:
+            return
+        try:
+            env.loader.get_source(env, self.command)
+        except jinja2.TemplateNotFound:
+            if self.command.startswith("/"):
+                self.template_ext, self._is_python_file = (), False
+            elif is_needed:
+                raise InvalidParameterError(
+                    "command",
+                    f"there is no file {self.command!r} beside the DAG's file or in its template_searchpath",
+                    "Name a script that is there; for one in the sandbox, write its whole path, from / on.",
+                ) from None
 
     # --- checks ------------------------------------------------------------------------------
 
@@ -288,9 +317,6 @@ class SandboxExecOperator(SandboxTask):
     def _stdin(self) -> str | bytes | None:
         return None
 
-    def _waits(self) -> bool:
-        return True
-
 
 class SandboxProcessOperator(SandboxExecOperator):
     """Start a process in a sandbox, give it input, and wait for it in the triggerer.
@@ -309,7 +335,8 @@ class SandboxProcessOperator(SandboxExecOperator):
     :param start_from_trigger: start, follow and end the task in the triggerer, with no worker at any point
         (Airflow 3.3 or newer). What a triggerer can't render as a worker would, such as the result of
         another task, and mapped tasks start on a worker, and end in the triggerer. The pages of Airflow show
-        no rendered fields, and pools don't count such a task. On failure, callbacks know no exception.
+        no rendered fields, and no pool or limit of tasks holds such a task back. On failure, callbacks know
+        no exception.
     """
 
     template_fields: Sequence[str] = (*SandboxExecOperator.template_fields, "stdin")

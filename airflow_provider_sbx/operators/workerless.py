@@ -16,7 +16,7 @@ from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.models import SandboxSpec
 from airflow_provider_sbx.api.validation import check_exit_codes
 from airflow_provider_sbx.compat import renders_in_triggerer
-from airflow_provider_sbx.operators.command import is_known
+from airflow_provider_sbx.operators.command import is_known, is_script_file
 from airflow_provider_sbx.operators.rendering import trigger_filters, why_not_in_a_triggerer
 from airflow_provider_sbx.runs.parameters import is_sensitive
 from airflow_provider_sbx.triggers.start import SandboxStartTrigger
@@ -97,6 +97,8 @@ def why_on_a_worker(task: SandboxProcessOperator) -> str | None:
     """Return why a task that may start in the triggerer starts on a worker all the same; None where not."""
     if getattr(task.get_dag(), "render_template_as_native_obj", False):
         return "the DAG renders its templates as native objects"
+    if task.template_ext and is_script_file(task.command):
+        return f"the file {task.command!r} was not found when the DAG was parsed"
     filters = trigger_filters()
     for field in task.template_fields:
         if why := why_not_in_a_triggerer(field, getattr(task, field), filters):
