@@ -68,7 +68,9 @@ def sandbox_task(python_callable: Callable[..., Any] | None = None, **kwargs: An
     of a returned dict text. What it prints stands in the task's log as it prints it; when it raises, its
     traceback does, and the task fails with the exception's type and text. `sys.exit(99)` skips the task
     (`skip_on_exit_code`). While it runs, the task waits in the triggerer, as `SandboxProcessOperator` does,
-    of which it takes all parameters but `command`, `stdin`, `wait_for_completion` and `output_processor`.
+    of which it takes all parameters but `command`, `stdin`, `wait_for_completion` and `output_processor`,
+    whose place the function takes, and `end_from_trigger` and `start_from_trigger`: a worker sends the
+    function and reads what it returns.
 
     The sandbox gets the function's source alone, and runs it by Python 3.8 or newer: the function imports
     what it uses, and finds nothing of the DAG's file around it. Annotations are not evaluated. It may name
@@ -129,9 +131,10 @@ def sandbox_command_task(python_callable: Callable[..., Any] | None = None, **kw
     """Run the command that a function returns in a sandbox: `@task.sandbox_command`.
 
     The function runs on the worker, and may read Airflow's context; templates in what it returns are
-    rendered. The task is that of `SandboxProcessOperator`, with all its parameters and its result, a dict
-    with `stdout` and `exit_code`. The name of a script file is a command like any other, and no file beside
-    the DAG.
+    rendered. The task is that of `SandboxProcessOperator`, with its result, a dict with `stdout` and
+    `exit_code`, and all its parameters but `command`, which the function returns, and `start_from_trigger`,
+    since a worker calls the function. The name of a script file is a command like any other, and no file
+    beside the DAG.
 
     :param python_callable: the function, which returns the command as text.
     :param multiple_outputs: push each item of the result by itself as well.

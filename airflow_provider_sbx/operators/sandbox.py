@@ -94,11 +94,11 @@ class SandboxCreateOperator(LinkedToSandbox):
     :param cpu: virtual CPUs; with an image only. (templated)
     :param memory_mib: memory in MiB; with an image only. (templated)
     :param disk_mib: disk in MiB; with an image only. (templated)
-    :param enable_recording: record the session.
+    :param enable_recording: record the session. (templated)
     :param exposed_ports: ports to reach from outside, such as `[{"port": 8080, "auth": True}]`. (templated)
     :param mounts: path in the sandbox to volume, such as `{"/data": {"id": "vol-1", "type": "ro"}}`.
         (templated)
-    :param allow_internet_access: whether it reaches the internet.
+    :param allow_internet_access: whether it reaches the internet. (templated)
     :param allow_out: hosts or networks that it may reach. (templated)
     :param deny_out: hosts or networks that it may not reach. (templated)
     :param secrets: stored secrets for the image's startup command, environment variable to name or
