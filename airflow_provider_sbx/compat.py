@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -35,8 +35,8 @@ __all__ = [
     "pushed",
     "renders_in_triggerer",
     "task_logger",
-    "task_state",
     "task_state_store",
+    "task_states",
     "tells_triggers_of_kills",
     "trigger_kill_seconds",
     "triggerer_stats",
@@ -100,26 +100,22 @@ def task_state_store(context: Mapping[str, Any]) -> Any:
     return context.get("task_state_store")
 
 
-async def task_state(trigger: BaseTrigger) -> str | None:
-    """Return the state of a trigger's task instance, `"unknown"` where it can't be asked for.
+async def task_states(
+    dag_id: str, run_id: str, task_ids: Sequence[str], map_index: int | None
+) -> Mapping[str, Any] | None:
+    """Return the states of tasks of one run, by task id; None where there is nobody to ask.
 
-    :return: the state, or None for a task instance that was cleared.
+    :param map_index: -1 for tasks that aren't mapped; None for all instances of mapped ones, which then stand
+        under task_id_mapindex.
+    :return: their states. A task instance that was cleared has None, or is missing.
     :raises AirflowRuntimeError: Airflow could not be asked.
     """
     from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 
-    ti = trigger.task_instance
-    if ti is None:
-        return "unknown"
     answer = await _ask_supervisor(
-        GetTaskStates(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index),
+        GetTaskStates(dag_id=dag_id, task_ids=list(task_ids), run_ids=[run_id], map_index=map_index),
     )
-    if not isinstance(answer, TaskStatesResult):
-        return "unknown"
-    # A mapped instance stands under task_id_mapindex.
-    states = answer.task_states.get(ti.run_id, {})
-    state = states.get(ti.task_id, states.get(f"{ti.task_id}_{ti.map_index}"))
-    return str(state) if state is not None else None
+    return answer.task_states.get(run_id, {}) if isinstance(answer, TaskStatesResult) else None
 
 
 async def pushed(trigger: BaseTrigger, key: str) -> Any:

@@ -58,6 +58,9 @@ class Watcher(Protocol):
     def stream_closed(self) -> None:
         """Take note that it is read no more."""
 
+    def left(self) -> None:
+        """Take note that the process was left on purpose: the next stream is no reconnect."""
+
 
 Room = Callable[[], Awaitable[None]]
 """Waits until what takes the entries has room for more, and lets others have their turn meanwhile."""

@@ -49,7 +49,7 @@ class Meter:
         self._stats.timing("sbx.process.start_duration", timedelta(seconds=seconds))
 
     def attached(self) -> None:
-        """Count a process of an earlier try, or of a start whose answer was lost, that was found again."""
+        """Count a process that was found again, after a lost worker or triggerer."""
         self._stats.incr("sbx.process.attached")
 
     def ended(self, status: str, seconds: float) -> None:
@@ -85,6 +85,10 @@ class Meter:
     def stream_closed(self) -> None:
         """Count it as read no more."""
         self._count_open(-1)
+
+    def left(self) -> None:
+        """Take the next stream for a first one: nothing cut the one before."""
+        self._opened = 0
 
     def report(self) -> None:
         """Send what was counted and not sent yet."""

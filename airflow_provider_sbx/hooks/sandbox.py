@@ -156,15 +156,18 @@ class SandboxAsyncHook(AsyncSandboxOperations):
     token a sandbox. Use it as an async context manager; 15 s after the last has left, the client is closed.
 
     :param sbx_conn_id: the connection's id.
+    :param follows_edits: don't take the client of a connection that was edited more than 10 s ago: one in
+        use is kept for as long as somebody uses it.
     """
 
-    def __init__(self, sbx_conn_id: str = DEFAULT_CONNECTION) -> None:
+    def __init__(self, sbx_conn_id: str = DEFAULT_CONNECTION, *, follows_edits: bool = False) -> None:
         self.sbx_conn_id = sbx_conn_id
+        self._follows_edits = follows_edits
         self._leave: AbstractAsyncContextManager[tuple[AsyncSandboxClient, Settings]] | None = None
         self._shared: tuple[AsyncSandboxClient, Settings] | None = None
 
     async def __aenter__(self) -> SandboxAsyncHook:
-        self._leave = shared_client(self.sbx_conn_id, self.read_settings)
+        self._leave = shared_client(self.sbx_conn_id, self.read_settings, follows_edits=self._follows_edits)
         self._shared = await self._leave.__aenter__()
         return self
 

@@ -27,6 +27,7 @@ and has its secrets masked, which takes its supervisor longer than all else that
 """
 
 _COMPARE_SECONDS = 2.0
+_FRESH_SECONDS = 10.0
 
 
 @dataclass
@@ -39,6 +40,8 @@ class _Shared:
     closing: asyncio.Task[None] | None = None
     compared_at: float = -math.inf
     """When its key was last compared with the connection's, on the monotonic clock."""
+    read_at: float = -math.inf
+    """When the connection was last read for it, on the monotonic clock."""
 
 
 # By loop, so that a loop that ended takes its clients with it.
@@ -49,7 +52,7 @@ _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Shared]
 
 @asynccontextmanager
 async def shared_client(
-    conn_id: str, read_settings: Callable[[], Awaitable[Settings]]
+    conn_id: str, read_settings: Callable[[], Awaitable[Settings]], *, follows_edits: bool = False
 ) -> AsyncIterator[tuple[AsyncSandboxClient, Settings]]:
     """Give the one client of this event loop and connection; it is closed some time after the last has left.
 
@@ -57,34 +60,26 @@ async def shared_client(
 
     The first makes it while the others wait: a thousand triggers that start together read the
     connection once. A connection that was edited is read again when its client has been closed, or
-    its key was refused (`has_new_key`).
+    its key was refused (`has_new_key`), or for who follows edits.
 
     :param conn_id: the connection's id.
     :param read_settings: reads it, without blocking.
+    :param follows_edits: see that the connection still says the same, if it was not read for some seconds.
+        If not, whoever comes from now on gets a new client; those who share the old one go on with it.
     """
     clients = _clients()
+    if follows_edits and (shared := clients.get(conn_id)) is not None:
+        async with _joined(clients, conn_id, shared):
+            await _renew(clients, conn_id, shared, read_settings)
     shared = clients.setdefault(conn_id, _Shared(asyncio.Lock()))
-    shared.users += 1
-    if shared.closing is not None:
-        shared.closing.cancel()
-        shared.closing = None
-    try:
+    async with _joined(clients, conn_id, shared):
         async with shared.making:
             if shared.made is None:
                 settings = await read_settings()
+                shared.read_at = time.monotonic()
                 shared.made = await new_async_client(settings), settings
                 warn_unless_fitting(conn_id, settings.max_streams)
         yield shared.made
-    finally:
-        shared.users -= 1
-        if shared.users == 0:
-            if shared.made is None or clients.get(conn_id) is not shared:
-                await _close(clients, conn_id, shared)
-            else:
-                # In a context of its own: what it does belongs to no task, so to no task's log.
-                shared.closing = asyncio.get_running_loop().create_task(
-                    _close_later(clients, conn_id, shared), context=contextvars.Context()
-                )
 
 
 async def has_new_key(
@@ -113,6 +108,43 @@ async def has_new_key(
         if is_new:
             del clients[conn_id]
         return is_new
+
+
+async def _renew(
+    clients: dict[str, _Shared],
+    conn_id: str,
+    shared: _Shared,
+    read_settings: Callable[[], Awaitable[Settings]],
+) -> None:
+    """Let nobody else join a client whose connection says something else by now."""
+    async with shared.making:
+        if shared.made is None or time.monotonic() - shared.read_at < _FRESH_SECONDS:
+            return
+        settings = await read_settings()
+        shared.read_at = time.monotonic()
+        if settings != shared.made[1] and clients.get(conn_id) is shared:
+            del clients[conn_id]
+
+
+@asynccontextmanager
+async def _joined(clients: dict[str, _Shared], conn_id: str, shared: _Shared) -> AsyncIterator[None]:
+    """Use a client; the last to leave has it closed after a while."""
+    shared.users += 1
+    if shared.closing is not None:
+        shared.closing.cancel()
+        shared.closing = None
+    try:
+        yield
+    finally:
+        shared.users -= 1
+        if shared.users == 0:
+            if shared.made is None or clients.get(conn_id) is not shared:
+                await _close(clients, conn_id, shared)
+            else:
+                # In a context of its own: what it does belongs to no task, so to no task's log.
+                shared.closing = asyncio.get_running_loop().create_task(
+                    _close_later(clients, conn_id, shared), context=contextvars.Context()
+                )
 
 
 def _async_client_class() -> type[AsyncSandboxClient]:

@@ -42,7 +42,6 @@ from airflow_provider_sbx.operators.worker import (
 )
 from airflow_provider_sbx.runs.attempt import Attempt
 from airflow_provider_sbx.runs.ending import as_task_failure, overdue_error, raise_unless_success, result_of
-from airflow_provider_sbx.runs.parameters import OVERDUE_SECONDS
 from airflow_provider_sbx.triggers.event import ProcessEvent
 from airflow_provider_sbx.triggers.process import SandboxProcessTrigger
 
@@ -87,6 +86,10 @@ class SandboxTask(LinkedToSandbox):
     def _hide_values(self) -> None:
         """Tell Airflow's masker which values must not stand in the log."""
 
+    def _waits(self) -> bool:
+        """Whether the task waits for its process's end."""
+        return True
+
     def _ends(self) -> dict[str, Any] | None:
         """Return how a deferred task ends in the triggerer, as `TaskEnd` has it; None for on a worker."""
         return None
@@ -115,8 +118,6 @@ class SandboxTask(LinkedToSandbox):
             spec = sandbox_spec(self.sandbox) if self.sandbox is not None else None
             sandbox_id = check_text("sandbox_id", self.sandbox_id, what="an id")
             options = self._options(deferrable=deferrable)
-            if deadline is None and params.timeout_ms is not None:
-                deadline = time.time() + params.timeout_ms / 1000 + OVERDUE_SECONDS
             with SandboxHook(self.sbx_conn_id) as hook:
                 self._run = WorkerRun(
                     hook,
@@ -148,7 +149,7 @@ class SandboxTask(LinkedToSandbox):
             case Overdue():
                 return self._overdue(attempt, end.sandbox_id, end.process_id, end.how)
             case HandOver():
-                return self._defer(attempt, end, options, deadline)
+                return self._defer(attempt, end, options, self._run.deadline)
 
     def _teller(self, context: Context) -> Callable[[str, str | None, str | None], None]:
         def tell(sandbox_id: str, process_id: str | None, page: str | None) -> None:
@@ -228,6 +229,8 @@ class SandboxTask(LinkedToSandbox):
                 if end.failure is not None:
                     error = error_of(end)
                     raise as_task_failure(error, replaceable_sandbox=owns_sandbox)
+                if end.status is None and not end.deadline_passed and not self._waits():
+                    return {"sandbox_id": end.sandbox_id, "process_id": end.process_id}
                 if end.status is None or end.deadline_passed:
                     self._overdue(attempt, end.sandbox_id, end.process_id, end.error or "")
                 outcome = fetched(hook, end, end.status, output_bytes=self.max_output_bytes, log=self.log)

@@ -29,7 +29,7 @@ from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.hooks.shared_client import new_async_client
 from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.runs.attempt import Attempt
-from airflow_provider_sbx.runs.parameters import outliving
+from airflow_provider_sbx.runs.parameters import OVERDUE_SECONDS, outliving
 from airflow_provider_sbx.runs.running import (
     Begun,
     begin,
@@ -117,7 +117,7 @@ class WorkerRun:
     :param attempt: this try.
     :param params: what to run, checked.
     :param options: how to wait.
-    :param deadline: when the process's time is up, in seconds since 1970; None for never.
+    :param deadline: when the task's time is up, in seconds since 1970; None for never.
     :param log: the task's logger.
     :param tell: called with the sandbox's and the process's id and the sandbox's page, as soon as each
         is known.
@@ -138,7 +138,9 @@ class WorkerRun:
         self._attempt = attempt
         self._params = params
         self._options = options
-        self._deadline = deadline
+        self._task_deadline = deadline
+        self.deadline = deadline
+        """When the process's time is up, in seconds since 1970; None for never."""
         self._log = log
         self._tell = tell
         self._meter = Meter(worker_stats())
@@ -193,11 +195,13 @@ class WorkerRun:
 
     async def _run(self, client: AsyncSandboxClient, sandbox_id: str) -> End:
         left = await self._left_over(client, sandbox_id)
+        self._set_deadline()
         if left is not None:
             ended = await self._wait(client, sandbox_id, Begun(left, attached=True))
             if not (isinstance(ended, Ended) and ended.outcome.status is ProcessStatus.KILLED):
                 return ended
             self._log.info("Process %s was ended with the try before: starting anew.", left.id)
+            self._set_deadline()
         self._starting, asked = True, time.monotonic()
         async with begin(
             client,
@@ -211,6 +215,12 @@ class WorkerRun:
             if not begun.attached:
                 self._meter.started(time.monotonic() - asked)
             return await self._wait(client, sandbox_id, begun)
+
+    def _set_deadline(self) -> None:
+        """Give the process that is waited for next its time, where the task as a whole has no limit."""
+        timeout_ms = self._params.timeout_ms
+        if self._task_deadline is None and timeout_ms is not None:
+            self.deadline = time.time() + timeout_ms / 1000 + OVERDUE_SECONDS
 
     async def _wait(self, client: AsyncSandboxClient, sandbox_id: str, begun: Begun) -> End:
         process, options = begun.process, self._options
@@ -243,9 +253,9 @@ class WorkerRun:
             step_us=1 if options.defer_after is None else MERGED_STEP_US,
             started_at=process.started_at,
         )
-        leave_at = self._deadline
+        leave_at = self.deadline
         if options.defer_after is not None:
-            leave_at = min(time.time() + options.defer_after, self._deadline or math.inf)
+            leave_at = min(time.time() + options.defer_after, self.deadline or math.inf)
         began = time.monotonic()
         try:
             with span("sbx.wait", sandbox_id=sandbox_id, process_id=process.id):
@@ -266,7 +276,7 @@ class WorkerRun:
                         machine,
                         self._emit,
                         waited=time.monotonic() - began,
-                        until=self._deadline,
+                        until=self.deadline,
                         notice=self._log.info,
                         watcher=self._meter,
                     )

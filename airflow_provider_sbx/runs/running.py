@@ -40,7 +40,9 @@ some seconds until the triggerer reads on."""
 _PACE_SECONDS = 1.0
 """How long it is watched for that, in seconds."""
 
-_LOOKUPS = 4
+LOOKUPS = 4
+"""How often a process is looked for whose start may still be on its way."""
+
 _REFUSED = range(400, 500)
 _STARTS = 3
 
@@ -94,7 +96,7 @@ async def begin(
             if reached:  # whoever waits for it is in doubt, of its input; this start is not
                 raise
             notice(f"{error} Looking for it by its key.")
-            process = await _look_for(client, sandbox_id, key)
+            process = await look_for(client, sandbox_id, key, looks=LOOKUPS)
             if process is not None:
                 # This try's own: nobody but this try writes its input.
                 yield Begun(process)
@@ -148,13 +150,18 @@ async def _patiently_streaming(
         await asyncio.sleep(pause)
 
 
-async def _look_for(client: AsyncSandboxClient, sandbox_id: str, key: str) -> ProcessSummary | None:
-    """Look a process up by its key, more than once: a start may still be on its way."""
-    for look in range(_LOOKUPS):
+async def look_for(
+    client: AsyncSandboxClient, sandbox_id: str, key: str, *, looks: int
+) -> ProcessSummary | None:
+    """Look a process up by its key.
+
+    :param looks: how often, at the most; see `LOOKUPS`.
+    """
+    for look in range(looks):
         process = await client.converse(sandbox_id, find_process(key))
         if process is not None:
             return process
-        if look < _LOOKUPS - 1:
+        if look < looks - 1:
             await asyncio.sleep(0.5 * 2**look)
     return None
 
@@ -235,6 +242,8 @@ async def follow_until_calm(
     while pace > _NOISY_BYTES and (now := time.time()) < end:
         before = machine.logged_bytes
         leave_at = min(now + _PACE_SECONDS, end)
+        if watcher is not None:
+            watcher.left()
         outcome = await follow(client, sandbox_id, machine, emit, until=leave_at, watcher=watcher)
         if outcome is not None:
             return outcome

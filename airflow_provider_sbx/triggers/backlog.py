@@ -88,7 +88,8 @@ class Backlog:
         async with _queues.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             # Output that stood still for good would be worse than a loop that does for a moment.
             with suppress(AirflowRuntimeError, TimeoutError):
-                await asyncio.wait_for(self._drain(), _LONGEST_SECONDS)
+                async with asyncio.timeout(_LONGEST_SECONDS):
+                    await self._drain()
 
     async def _drain(self) -> None:
         while log_pipe.unread > _CALM_BYTES:

@@ -32,6 +32,7 @@ class Note(BaseModel):
     :param process_id: the process; None while only the sandbox is known.
     :param owns_sandbox: the sandbox was made for this task.
     :param outcome: how the process ended, where its sandbox is stopped next.
+    :param is_done: the try has succeeded, though the process may run on: a later one is to start its own.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -42,6 +43,7 @@ class Note(BaseModel):
     process_id: str | None = None
     owns_sandbox: bool = False
     outcome: Outcome | None = None
+    is_done: bool = False
 
 
 async def leave_note(trigger: BaseTrigger, note: Note) -> None:

@@ -30,7 +30,6 @@ from airflow_provider_sbx.compat import (
     AirflowRuntimeError,
     pushed,
     task_logger,
-    task_state,
     tells_triggers_of_kills,
     trigger_kill_seconds,
     triggerer_stats,
@@ -44,6 +43,7 @@ from airflow_provider_sbx.triggers.backlog import Backlog
 from airflow_provider_sbx.triggers.checkpoint import Checkpoint
 from airflow_provider_sbx.triggers.event import Failure, ProcessEvent
 from airflow_provider_sbx.triggers.note import Note, leave_note, read_note
+from airflow_provider_sbx.triggers.state import task_state
 from airflow_provider_sbx.triggers.task_end import TaskEnd
 
 if TYPE_CHECKING:
@@ -158,10 +158,13 @@ class SandboxProcessTrigger(BaseTrigger):
         # Nothing may come after this: a triggerer that took over would have this one killed.
         yield event
 
+    def _hook(self) -> SandboxAsyncHook:
+        return SandboxAsyncHook(self.sbx_conn_id)
+
     async def _wait(self, backlog: Backlog) -> TriggerEvent:
         has_new_key = False
         try:
-            async with SandboxAsyncHook(self.sbx_conn_id) as hook:
+            async with self._hook() as hook:
                 try:
                     with span("sbx.wait", sandbox_id=self.sandbox_id, process_id=self.process_id):
                         end = await self._follow(hook, backlog)
@@ -319,18 +322,17 @@ class SandboxProcessTrigger(BaseTrigger):
 
     async def _kill(self) -> None:
         # Airflow gives up on a kill after a while: KILL must come before that.
-        limit = trigger_kill_seconds()
+        give_up_at = time.monotonic() + trigger_kill_seconds()
         is_known = False
         try:
-            async with asyncio.timeout(limit - 1.0):
+            async with asyncio.timeout(trigger_kill_seconds() - 1.0):
                 goes_on = await self._goes_on()
                 is_known = True
                 if goes_on:
                     self.log.info("Process %s goes on: another triggerer follows it.", self.process_id)
                 else:
-                    await self._end(
-                        grace_seconds=min(self.kill_grace, max(0.0, limit - _KILL_MARGIN_SECONDS))
-                    )
+                    left = max(0.0, give_up_at - time.monotonic() - _KILL_MARGIN_SECONDS)
+                    await self._end(grace_seconds=min(self.kill_grace, left))
         except (
             TimeoutError,
             SandboxError,
@@ -344,7 +346,7 @@ class SandboxProcessTrigger(BaseTrigger):
                 text = (
                     "Process %s is left alone: Airflow did not tell whether its task still waits for it. %s"
                 )
-            self.log.warning(text, self.process_id, error)
+            self.log.warning(text, self.process_id, str(error) or "Airflow gives a kill no more time.")
 
     async def _goes_on(self) -> bool:
         """Whether nobody killed the task: it waits for this very process, in another triggerer."""

@@ -13,7 +13,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_sbx import sharing
 from airflow_provider_sbx.api import calls
-from airflow_provider_sbx.api.conversations import bears, find_process
+from airflow_provider_sbx.api.conversations import bears
 from airflow_provider_sbx.api.errors import (
     InvalidParameterError,
     NotFoundError,
@@ -22,8 +22,9 @@ from airflow_provider_sbx.api.errors import (
 )
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
 from airflow_provider_sbx.api.validation import check_stdin, check_text, sandbox_spec
-from airflow_provider_sbx.compat import AirflowRuntimeError, push, pushed, task_logger, task_state
+from airflow_provider_sbx.compat import AirflowRuntimeError, push, pushed, task_logger, triggerer_stats
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
+from airflow_provider_sbx.metrics import Meter
 from airflow_provider_sbx.runs.attempt import Attempt
 from airflow_provider_sbx.runs.ending import SESSION_URL_KEY, is_lasting, overdue_error
 from airflow_provider_sbx.runs.parameters import (
@@ -33,12 +34,13 @@ from airflow_provider_sbx.runs.parameters import (
     outliving,
     parameters_of,
 )
-from airflow_provider_sbx.runs.running import Begun, begin, write_input
+from airflow_provider_sbx.runs.running import LOOKUPS, Begun, begin, look_for, write_input
 from airflow_provider_sbx.tasklog import log_time
 from airflow_provider_sbx.triggers.backlog import Backlog
 from airflow_provider_sbx.triggers.event import ProcessEvent
 from airflow_provider_sbx.triggers.note import KILLED_KEY, leave_note, read_note
 from airflow_provider_sbx.triggers.process import SandboxProcessTrigger
+from airflow_provider_sbx.triggers.state import task_state
 from airflow_provider_sbx.triggers.task_end import TaskEnd
 
 if TYPE_CHECKING:
@@ -56,6 +58,10 @@ _SPARE_SECONDS = 5.0
 
 _CLOCKS_MS = 3_600_000
 """How much the clocks of Airflow and the service may differ, in milliseconds."""
+
+_WORD_SECONDS = 1.0
+"""How long a kill waits for word of it to stand in XCom, in seconds, before the process gets TERM: another
+triggerer that follows it for the next try must not take its end."""
 
 _LOOK_SECONDS = 1.0
 _LOOKS = 20
@@ -134,6 +140,8 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         self._told: set[str] = set()
         self._is_ours = False
         """The sandbox was made for this very try."""
+        self._is_starting = False
+        """The start was sent, or is about to be."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the triggerer builds this trigger from."""
@@ -159,6 +167,10 @@ class SandboxStartTrigger(SandboxProcessTrigger):
 
     # --- the run -----------------------------------------------------------------------------
 
+    def _hook(self) -> SandboxAsyncHook:
+        # It reads from the connection where to run, so that an edit of it must not be overlooked for long.
+        return SandboxAsyncHook(self.sbx_conn_id, follows_edits=True)
+
     async def _wait(self, backlog: Backlog) -> TriggerEvent:
         try:
             return await super()._wait(backlog)
@@ -182,12 +194,13 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         context = ti.get_template_context()
         hide_values(self.env)
         attempt = self._attempt = Attempt({"ti": ti, "dag_run": context["dag_run"]})
-        time_left = None
+        time_left = limit = None
         if self.timeout_after is not None:
             # Airflow's own limit cuts a trigger off and has a worker fail the task: come before it.
             time_left = max(1.0, self.timeout_after.timestamp() - time.time())
             spare = min(self.kill_grace + _SPARE_SECONDS, time_left / 4)
-            self.deadline = time.time() + time_left - spare
+            limit = time.time() + time_left - spare
+        self.deadline = limit
         params = parameters_of(self, self.command, context, time_left)
         stdin = check_stdin(self.stdin)
         spec = None if self.sandbox is None else outliving(sandbox_spec(self.sandbox), params)
@@ -196,6 +209,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         else:
             await self._known_sandbox(attempt)
         if self.sandbox_id and (left := await self._left_over(client, attempt)) is not None:
+            Meter(triggerer_stats()).attached()
             try:
                 end = await self._watch(client, backlog, Begun(left, attached=True), params, stdin)
             except (SandboxNotRunningError, NotFoundError):
@@ -205,10 +219,13 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             if end is not None and (bears(left, attempt.key) or not await self._was_killed(end)):
                 return end
             self.log.info("Process %s was ended with the try before: starting anew.", left.id)
-            self.process_id = ""
+            # What was known of that one does not hold of the next.
+            self.process_id, self.deadline, self.state = "", limit, None
+            self._told.clear()
         if spec is not None and not self._is_ours:
             await self._stop_own(client)
             await self._make_sandbox(client, spec)
+        self._is_starting, asked = True, time.monotonic()
         async with begin(
             client,
             self.sandbox_id,
@@ -219,6 +236,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             streaming=False,
             notice=self.log.warning,
         ) as begun:
+            Meter(triggerer_stats()).started(time.monotonic() - asked)
             return await self._watch(client, backlog, begun, params, stdin)
 
     # --- where -------------------------------------------------------------------------------
@@ -268,8 +286,14 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             if self.sandbox is None or self._is_ours:
                 raise
             return None  # the sandbox of an earlier try, which has ended
-        if found is None or (found.status.is_terminal and not bears(found, attempt.key)):
+        if found is None or bears(found, attempt.key):
+            return found
+        if found.status.is_terminal:
             return None
+        if not self.wait_for_completion:
+            note = await read_note(self)
+            if note is not None and note.is_done and note.process_id == found.id:
+                return None  # the task was cleared after it had succeeded
         return found
 
     async def _watch(
@@ -339,6 +363,8 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             return event
         if not self.wait_for_completion:
             ids = {"sandbox_id": end.sandbox_id, "process_id": end.process_id}
+            with suppress(AirflowRuntimeError):  # the end of the task matters more than this
+                await leave_note(self, self._note().model_copy(update={"is_done": True}))
             return await self._rules.success(self, ids)
         return await super()._end_of_task(client, end)
 
@@ -378,11 +404,19 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             return  # nothing was started
         async with SandboxAsyncHook(self.sbx_conn_id) as hook:
             if not self.process_id:
-                found = await hook.client.converse(self.sandbox_id, find_process(self._attempt.key))
+                # More than once where the start may have been on its way when this try was cut off.
+                looks = LOOKUPS if self._is_starting else 1
+                found = await look_for(hook.client, self.sandbox_id, self._attempt.key, looks=looks)
                 self.process_id = found.id if found else ""
             if not self.process_id:
+                self.log.info("No process of this try was found in sandbox %s.", self.sandbox_id)
                 await self._stop_own(hook.client)
                 return
-        with suppress(AirflowRuntimeError):  # the end of the process matters more than word of it
-            await push(self, KILLED_KEY, self.process_id)
-        await super()._end(grace_seconds=grace_seconds)
+        telling = asyncio.create_task(push(self, KILLED_KEY, self.process_id))
+        try:
+            # Not for longer: where many are killed, Airflow takes a while to take word of each.
+            await asyncio.wait({telling}, timeout=_WORD_SECONDS)
+            await super()._end(grace_seconds=grace_seconds)
+        finally:
+            with suppress(AirflowRuntimeError):  # the end of the process matters more than word of it
+                await telling

@@ -83,6 +83,16 @@ def test_the_first_stream_is_no_reconnect_and_a_worker_has_no_gauge(stats):
     assert stats.told == [("sbx.stream.reconnects", 1)] * 2
 
 
+def test_a_process_that_was_left_on_purpose_is_come_back_to_without_a_reconnect(stats):
+    meter = Meter(stats)
+    for _ in range(3):
+        meter.left()
+        meter.stream_opened()
+        meter.stream_closed()
+
+    assert stats.told == []
+
+
 def test_the_streams_of_all_waits_of_a_triggerer_are_one_number(stats):
     one, other = Meter(stats, is_shared=True), Meter(stats, is_shared=True)
     one.stream_opened()

@@ -139,6 +139,35 @@ async def test_a_client_whose_key_was_exchanged_is_left_to_those_inside_and_clos
     assert not is_closed(second)
 
 
+async def test_who_follows_edits_does_not_share_what_the_connection_said_long_ago(monkeypatch):
+    read = Reader()
+    async with shared_client("mine", read) as (old, _):
+        read.settings = replace(SETTINGS, sandbox_id="another")
+        async with shared_client("mine", read, follows_edits=True) as (same, _):
+            assert same is old, "it was read just now"
+        monkeypatch.setattr(module, "_FRESH_SECONDS", 0.0)
+        async with shared_client("mine", read) as (same, _):
+            assert same is old, "a wait that has begun does not ask"
+        async with shared_client("mine", read, follows_edits=True) as (new, settings):
+            assert new is not old
+            assert settings.sandbox_id == "another"
+            assert not is_closed(old)
+            async with shared_client("mine", read) as (same, _):
+                assert same is new
+    assert is_closed(old)
+
+
+async def test_who_follows_edits_shares_the_client_of_a_connection_that_says_the_same(monkeypatch):
+    monkeypatch.setattr(module, "_FRESH_SECONDS", 0.0)
+    read = Reader()
+    async with (
+        shared_client("mine", read) as (old, _),
+        shared_client("mine", read, follows_edits=True) as (same, _),
+    ):
+        assert same is old
+    assert read.reads == 2
+
+
 async def test_a_thousand_whose_key_was_refused_read_the_connection_once():
     read = Reader()
     async with shared_client("mine", read) as (client, _):

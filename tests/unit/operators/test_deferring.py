@@ -10,6 +10,7 @@ from airflow.exceptions import AirflowFailException, AirflowSkipException, TaskD
 from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.compat import TaskDeferralError
 from airflow_provider_sbx.operators.process import SandboxProcessOperator
+from airflow_provider_sbx.runs.attempt import Attempt
 from tests.unit.builders import (
     PAGE,
     PROCESS,
@@ -147,6 +148,20 @@ def test_the_triggers_deadline_is_absolute_and_comes_before_airflows(network, co
     assert deferred.timeout.total_seconds() > left + 60
 
 
+def test_a_process_that_is_started_anew_has_all_of_its_time(network, context_of):
+    Attempt(context_of(1)).remember(SANDBOX, "p-old")
+    old = f"{P}/p-old"
+    network.queue("GET", old, {"process": process_body(id="p-old")})
+    network.queue("POST", f"{old}/stdin", lambda: time.sleep(0.2) or {"success": True})
+    done = sse("done", result_body(id="p-old", status="killed"))
+    network.queue("GET", f"{old}/stream", event_stream(done))
+    began = time.time()
+
+    deferred = defer(network, context_of(2), timeout=3600)
+
+    assert deferred.trigger.deadline >= began + 0.2 + 3600 + 15, "from its own start on"
+
+
 def test_a_sandbox_made_for_the_task_outlives_the_worker(network, context_of):
     network.queue("POST", "/api/sandbox", sandbox_body())
 
@@ -222,6 +237,14 @@ def test_each_other_end_is_told_apart_as_in_the_worker(network, context_of, chan
     with pytest.raises(kind) as caught:
         complete(context_of(), ENDED | changes)
     assert isinstance(caught.value, AirflowFailException) is (kind is AirflowFailException)
+
+
+def test_a_process_that_nobody_waits_for_and_whose_ids_only_a_worker_can_push_is_a_success(context_of):
+    event = ENDED | {"status": None, "exit_code": None}
+
+    result = complete(context_of(), event, wait_for_completion=False)
+
+    assert result == {"sandbox_id": SANDBOX, "process_id": PROCESS}
 
 
 @pytest.mark.parametrize("odd", [None, {}, "done", {"status": "success"}, ENDED | {"exit_code": "zero"}])

@@ -204,7 +204,7 @@ def test_a_start_whose_answer_is_lost_is_found_by_its_key_and_not_repeated(netwo
 def test_a_start_that_surely_did_not_happen_is_made_again_under_the_same_key(
     network, ends, context_of, monkeypatch
 ):
-    monkeypatch.setattr(running, "_LOOKUPS", 1)
+    monkeypatch.setattr(running, "LOOKUPS", 1)
     network.queue(*START, CUT)
     network.queue(*LIST, {"data": [process_body(command="# sbx-other x\necho")]})
     ends("a\n")
@@ -250,7 +250,7 @@ def test_stored_secrets_are_named_to_the_control_plane_which_starts_the_process(
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_start_with_secrets_is_never_made_again_in_doubt(network, context_of, monkeypatch, source):
-    monkeypatch.setattr(running, "_LOOKUPS", 1)
+    monkeypatch.setattr(running, "LOOKUPS", 1)
     network.queue("POST", f"/api/sandbox/{SANDBOX}/processes", CUT)
     network.queue(*LIST, {"data": []})
 

@@ -308,6 +308,27 @@ async def test_a_sandbox_made_for_the_task_is_stopped_with_it_unless_its_result_
     assert (f"PUT /api/sandbox/{SANDBOX}/stop" in network.asked()) is stops
 
 
+async def test_a_kill_that_was_asked_for_late_gives_the_process_a_shorter_grace(
+    network, supervisor, monkeypatch
+):
+    asend, graces = supervisor.asend, []
+
+    async def late(message):
+        await asyncio.sleep(0.5)
+        return await asend(message)
+
+    async def end(self, *, grace_seconds):
+        graces.append(grace_seconds)
+
+    supervisor.asend, supervisor.state = late, "failed"
+    monkeypatch.setattr("airflow_provider_sbx.triggers.process.trigger_kill_seconds", lambda: 15.0)
+    monkeypatch.setattr(SandboxProcessTrigger, "_end", end)
+
+    await of_a_task(kill_grace=10.0).on_kill()
+
+    assert 3.0 < graces[0] < 4.5, "of 15 s, 10 are kept for KILL, and half a second is over"
+
+
 async def test_a_service_that_can_not_be_reached_breaks_no_triggerer(network, supervisor):
     supervisor.state = "failed"
     network.queue("GET", P, httpx.Response(404, json={"error": "x"}))

@@ -1,6 +1,8 @@
 """The trigger that starts a task's process: once a try, whatever was lost; and ends the task."""
 
+import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -264,6 +266,56 @@ async def test_a_process_that_was_ended_since_its_try_was_cleared_is_no_result(n
     assert network.asked().count(f"POST {P}") == 1
 
 
+async def test_what_is_known_of_such_a_process_does_not_hold_of_the_one_started_anew(network, supervisor):
+    long_ago = int(time.time() * 1000) - 3_000_000
+    network.queue(*LIST, pages(of_try(1, id="p-old", started_at=long_ago)))
+    old = f"{P}/p-old"
+    network.queue("POST", f"{old}/stdin", {"success": True})
+    network.queue("GET", f"{old}/stream", event_stream(sse("done", result_body(id="p-old", status="killed"))))
+    now = int(time.time() * 1000)
+    network.queue(*START, {"process": process_body(started_at=now)})
+    network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
+    network.queue(*STDIN, {"success": True})
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+    made = trigger(try_number=2, timeout=3600)
+    made._told = {"sandbox_id", "process_id"}  # as after some seconds with the old one
+
+    assert ended(await fired(made)) == "success"
+    assert made.deadline == pytest.approx(now / 1000 + 3600 + 15, abs=1)
+    assert supervisor.xcom["process_id"] == PROCESS
+
+
+# --- a process that nobody waits for ---------------------------------------------------------
+
+
+async def test_a_process_that_nobody_waits_for_ends_the_task_with_its_ids(network, supervisor):
+    begins(network)
+
+    assert ended(await fired(trigger(wait_for_completion=False))) == "success"
+    assert supervisor.xcom["return_value"] == {"sandbox_id": SANDBOX, "process_id": PROCESS}
+    assert STREAM not in [(r.method, r.url.path) for r in network.requests]
+
+
+async def test_a_task_that_is_cleared_after_it_had_started_its_process_starts_another(network, supervisor):
+    begins(network)
+    await fired(trigger(wait_for_completion=False))
+    network.queue(*LIST, pages(of_try(1)))
+    network.queue(*START, {"process": process_body(id="p-2")})
+
+    assert ended(await fired(trigger(try_number=2, wait_for_completion=False))) == "success"
+    assert supervisor.xcom["return_value"]["process_id"] == "p-2"
+
+
+async def test_a_retry_of_a_task_that_could_not_say_so_takes_the_process_that_was_started(
+    network, supervisor
+):
+    network.queue(*LIST, pages(of_try(1)))
+
+    assert ended(await fired(trigger(try_number=2, wait_for_completion=False))) == "success"
+    assert supervisor.xcom["return_value"]["process_id"] == PROCESS
+    assert f"POST {P}" not in network.asked()
+
+
 # --- a sandbox of its own --------------------------------------------------------------------
 
 OWN = {"sandbox_id": None, "sandbox": {"image_name": "python"}}
@@ -421,3 +473,53 @@ async def test_a_start_whose_answer_is_not_there_yet_is_found_by_its_key(network
     await running.on_kill()
 
     assert f"POST {P}/{PROCESS}/signal" in network.asked()
+
+
+async def test_a_start_that_is_still_on_its_way_is_looked_for_again(
+    network, supervisor, running, monkeypatch
+):
+    supervisor.state = "failed"
+    running.process_id, running._is_starting = "", True
+    network.queue(*LIST, pages(), pages(of_try(1)))
+
+    await running.on_kill()
+
+    assert f"POST {P}/{PROCESS}/signal" in network.asked()
+
+
+async def test_the_process_is_ended_also_where_airflow_takes_word_of_it_late(
+    network, supervisor, running, monkeypatch
+):
+    monkeypatch.setattr(start, "_WORD_SECONDS", 0.0)
+    asend, is_signalled = supervisor.asend, asyncio.Event()
+    supervisor.state = "failed"
+
+    async def late(message):
+        if message.type == "SetXCom":
+            await is_signalled.wait()
+        return await asend(message)
+
+    supervisor.asend = late
+    killing = asyncio.create_task(running.on_kill())
+    async with asyncio.timeout(5):
+        while f"POST {P}/{PROCESS}/signal" not in network.asked():  # noqa: ASYNC110 - nothing signals it
+            await asyncio.sleep(0.001)
+    is_signalled.set()
+    await killing
+
+    assert supervisor.xcom["sbx_killed"] == PROCESS
+
+
+async def test_starts_are_counted_and_so_are_those_that_are_found_again(network, supervisor, monkeypatch):
+    told = []
+    monkeypatch.setattr(start.Meter, "started", lambda *_: told.append("started"))
+    monkeypatch.setattr(start.Meter, "attached", lambda *_: told.append("attached"))
+    begins(network, exit_code=0)
+    await fired(trigger())
+    network.queue(*LIST, pages(of_try(1)))
+    network.queue(*STDIN, {"success": True})
+    network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+    await fired(trigger())
+
+    assert told == ["started", "attached"]
