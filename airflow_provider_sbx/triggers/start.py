@@ -279,22 +279,25 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             return await client.send(calls.get_process(self.process_id), self.sandbox_id)
         run_started = attempt.run_started
         since = run_started and int(run_started.timestamp() * 1000) - _CLOCKS_MS
-        keys = (attempt.key, *attempt.unrecorded_keys)
         try:
+            keys = attempt.key, *await self._earlier_keys(attempt)
             found = await sharing.find_process(client, self.sandbox_id, *keys, created_after=since)
         except (SandboxNotRunningError, NotFoundError):
             if self.sandbox is None or self._is_ours:
                 raise
             return None  # the sandbox of an earlier try, which has ended
-        if found is None or bears(found, attempt.key):
-            return found
-        if found.status.is_terminal:
+        if found is None or (found.status.is_terminal and not bears(found, attempt.key)):
             return None
-        if not self.wait_for_completion:
-            note = await read_note(self)
-            if note is not None and note.is_done and note.process_id == found.id:
-                return None  # the task was cleared after it had succeeded
         return found
+
+    async def _earlier_keys(self, attempt: Attempt) -> tuple[str, ...]:
+        """Return the keys of earlier tries whose processes may be this try's as well."""
+        if attempt.try_number > 1 and not self.wait_for_completion:
+            note = await read_note(self)
+            if note is not None and note.is_done and note.try_number is not None:
+                # It had succeeded, though its process may run on: a try after it is a clear's.
+                return tuple(attempt.key_of(n) for n in range(note.try_number + 1, attempt.try_number))
+        return attempt.unrecorded_keys
 
     async def _watch(
         self,

@@ -299,11 +299,13 @@ async def test_a_process_that_nobody_waits_for_ends_the_task_with_its_ids(networ
 async def test_a_task_that_is_cleared_after_it_had_started_its_process_starts_another(network, supervisor):
     begins(network)
     await fired(trigger(wait_for_completion=False))
-    network.queue(*LIST, pages(of_try(1)))
-    network.queue(*START, {"process": process_body(id="p-2")})
+    for number in (2, 3):
+        before = [of_try(n, id=f"p-{n}") for n in range(1, number)]
+        network.queue(*LIST, pages(*before))
+        network.queue(*START, {"process": process_body(id=f"p-{number}")})
 
-    assert ended(await fired(trigger(try_number=2, wait_for_completion=False))) == "success"
-    assert supervisor.xcom["return_value"]["process_id"] == "p-2"
+        assert ended(await fired(trigger(try_number=number, wait_for_completion=False))) == "success"
+        assert supervisor.xcom["return_value"]["process_id"] == f"p-{number}"
 
 
 async def test_a_retry_of_a_task_that_could_not_say_so_takes_the_process_that_was_started(
