@@ -210,8 +210,9 @@ class SandboxExecOperator(SandboxTask):
     ) -> Any:
         r"""Render a template, keeping its last line end, which Jinja drops: `read` waits for it."""
         env = jinja_env or self.get_template_env()
-        with task_failures():
-            self._look_for_script(env, is_needed=True)
+        if content == self.command:
+            with task_failures():
+                self._look_for_script(env, is_needed=True)
         return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
 
     def _look_for_script(self, env: jinja2.Environment, *, is_needed: bool = False) -> None:

@@ -2,8 +2,9 @@
 
 A triggerer knows the serialized DAG only, and asks Airflow for little: `xcom_pull` never returns there
 (`GetXComSequenceSlice` is no message that a trigger may send), the DAG's own macros and filters are
-missing, and an undefined name renders as nothing. A wrong or empty command must never run, so what isn't
-known to be the same goes to a worker.
+missing, and its settings for templates as well. A wrong or empty command must never run, so what isn't
+known to be the same goes to a worker. What is known only when the task runs, such as `ds` in a run without a
+logical date, is an error there as it is on a worker (`SandboxStartTrigger.render_template_fields`).
 """
 
 from __future__ import annotations
@@ -69,12 +70,29 @@ def why_not_in_a_triggerer(field: str, value: object, filters: Mapping[str, Any]
     return None
 
 
-def trigger_filters() -> Mapping[str, Any]:
-    """Return the filters of the environment that a trigger's fields are rendered in."""
+def why_not_of_this_dag(dag: Any) -> str | None:
+    """Return why a triggerer could render no template of a DAG as a worker would; None where it can.
+
+    :param dag: the DAG, or None.
+    """
+    if getattr(dag, "render_template_as_native_obj", False):
+        return "the DAG renders its templates as native objects"
+    for name, usual in (("template_undefined", jinja2.StrictUndefined), ("jinja_environment_kwargs", None)):
+        if (getattr(dag, name, None) or usual) is not usual:
+            return f"the DAG has a {name} of its own"
+    return None
+
+
+def trigger_filters(dag: Any = None) -> Mapping[str, Any]:
+    """Return the filters that mean in a trigger what they mean on a worker.
+
+    :param dag: the task's DAG, which may have others of the same names.
+    """
     from airflow.triggers.base import BaseTrigger
 
     env: jinja2.Environment = BaseTrigger.get_template_env(None)  # type: ignore[arg-type]  # uses no self
-    return env.filters
+    own = getattr(dag, "user_defined_filters", None) or {}
+    return {name: filtered for name, filtered in env.filters.items() if name not in own}
 
 
 def _templates(value: object) -> Iterator[object]:

@@ -17,7 +17,11 @@ from airflow_provider_sbx.api.models import SandboxSpec
 from airflow_provider_sbx.api.validation import check_exit_codes
 from airflow_provider_sbx.compat import renders_in_triggerer
 from airflow_provider_sbx.operators.command import is_known, is_script_file
-from airflow_provider_sbx.operators.rendering import trigger_filters, why_not_in_a_triggerer
+from airflow_provider_sbx.operators.rendering import (
+    trigger_filters,
+    why_not_in_a_triggerer,
+    why_not_of_this_dag,
+)
 from airflow_provider_sbx.runs.parameters import is_sensitive
 from airflow_provider_sbx.triggers.start import SandboxStartTrigger
 
@@ -95,11 +99,14 @@ def check_startable(task: SandboxProcessOperator) -> None:
 
 def why_on_a_worker(task: SandboxProcessOperator) -> str | None:
     """Return why a task that may start in the triggerer starts on a worker all the same; None where not."""
-    if getattr(task.get_dag(), "render_template_as_native_obj", False):
-        return "the DAG renders its templates as native objects"
+    dag = task.get_dag()
+    if why := why_not_of_this_dag(dag):
+        return why
+    if getattr(task, "render_template_as_native_obj", None):
+        return "it renders its templates as native objects"
     if task.template_ext and is_script_file(task.command):
         return f"the file {task.command!r} was not found when the DAG was parsed"
-    filters = trigger_filters()
+    filters = trigger_filters(dag)
     for field in task.template_fields:
         if why := why_not_in_a_triggerer(field, getattr(task, field), filters):
             return why

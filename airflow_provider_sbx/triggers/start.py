@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_sbx import sharing
@@ -44,7 +45,6 @@ from airflow_provider_sbx.triggers.state import task_state
 from airflow_provider_sbx.triggers.task_end import TaskEnd
 
 if TYPE_CHECKING:
-    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sbx.client import AsyncSandboxClient
@@ -140,6 +140,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         self._told: set[str] = set()
         self._is_ours = False
         """The sandbox was made for this very try."""
+        self._unrendered: InvalidParameterError | None = None
         self._is_starting = False
         """The start was sent, or is about to be."""
 
@@ -150,9 +151,22 @@ class SandboxStartTrigger(SandboxProcessTrigger):
     # --- rendering ---------------------------------------------------------------------------
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the fields. Files were read when the DAG was parsed: none is looked for here."""
+        """Render the fields; `run` tells of one that can't be.
+
+        Files were read when the DAG was parsed: none is looked for here. An undefined name is an error, as
+        for a DAG (`DAG.template_undefined`); for a trigger Airflow would render it to nothing.
+        """
         self.template_ext = ()
-        super().render_template_fields(context, jinja_env)
+        env = jinja_env or self.get_template_env()
+        env.undefined = jinja2.StrictUndefined
+        try:
+            super().render_template_fields(context, env)
+        except jinja2.TemplateError as error:
+            self._unrendered = InvalidParameterError(
+                "templates",
+                f"a field can't be rendered: {error}",
+                "See that each name is there; ds and its likes are missing in a run without a logical date.",
+            )
 
     def render_template(
         self,
@@ -184,6 +198,8 @@ class SandboxStartTrigger(SandboxProcessTrigger):
 
     async def _follow(self, hook: SandboxAsyncHook, backlog: Backlog) -> ProcessEvent:
         client = hook.client
+        if self._unrendered is not None:
+            raise self._unrendered
         ti = self.task_instance
         if ti is None or not hasattr(ti, "get_template_context"):
             raise InvalidParameterError(

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import jinja2
 import pytest
 from airflow.sdk import DAG
 
@@ -58,6 +59,31 @@ def test_these_are_rendered_there_as_on_a_worker(value):
 )
 def test_these_are_not_and_it_is_said_why(value, word):
     assert word in why(value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "command", "word"),
+    [
+        ({"template_undefined": jinja2.Undefined}, "true", "template_undefined"),
+        ({"jinja_environment_kwargs": {"trim_blocks": True}}, "true", "jinja_environment_kwargs"),
+        ({"render_template_as_native_obj": True}, "true", "native"),
+        ({"user_defined_filters": {"upper": str.lower}}, "{{ run_id | upper }}", "'upper'"),
+    ],
+)
+def test_a_dag_with_settings_of_its_own_is_rendered_on_a_worker(settings, command, word):
+    with DAG("d", **settings):
+        task = SandboxProcessOperator(task_id="t", command=command, start_from_trigger=True)
+
+    assert task.start_from_trigger is False
+    assert word in task._why_on_a_worker
+
+
+def test_so_is_a_task_that_renders_native_objects():
+    task = SandboxProcessOperator(
+        task_id="t", command="true", start_from_trigger=True, render_template_as_native_obj=True
+    )
+
+    assert task.start_from_trigger is False
 
 
 def test_the_result_of_another_task_is_not():

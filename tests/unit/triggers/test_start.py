@@ -525,3 +525,36 @@ async def test_starts_are_counted_and_so_are_those_that_are_found_again(network,
     await fired(trigger())
 
     assert told == ["started", "attached"]
+
+
+# --- rendering -------------------------------------------------------------------------------
+
+
+def rendered(made, **context):
+    made.template_fields = ("command", "env")
+    made.render_template_fields(context)
+    return made
+
+
+async def test_its_fields_are_rendered_as_on_a_worker(network, supervisor):
+    begins(network, exit_code=0)
+    made = rendered(trigger(command="echo {{ word }}\n", env={"A": "{{ word }}"}), word="hello")
+
+    await fired(made)
+
+    (sent,) = [json.loads(r.content) for r in network.requests if (r.method, r.url.path) == START]
+    assert sent["command"].endswith("\necho hello\n")
+    assert sent["env"] == {"A": "hello"}
+
+
+@pytest.mark.parametrize(
+    "command", ["rm -r /data/{{ ds }}", "x {{ params.typo }}", "{{ ds", "{{ 1 | nobody }}"]
+)
+async def test_nothing_is_run_where_a_name_is_missing_and_it_is_said(network, supervisor, command):
+    made = rendered(trigger(command=command), params={"x": 1})
+
+    event = ProcessEvent.read((await fired(made)).payload)
+
+    assert event.failure == "lasting"
+    assert event.error.startswith("templates: a field can't be rendered: ")
+    assert network.requests == []
