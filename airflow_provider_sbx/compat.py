@@ -40,6 +40,7 @@ __all__ = [
     "tells_triggers_of_kills",
     "trigger_kill_seconds",
     "triggerer_stats",
+    "withdraw",
     "worker_stats",
 ]
 
@@ -145,6 +146,18 @@ async def push(trigger: BaseTrigger, key: str, value: Any) -> None:
     if ti is not None:
         stored = XCom.serialize_value(value, key=key, **_whose(ti))
         await _ask_supervisor(SetXCom(key=key, value=stored, **_whose(ti)))
+
+
+async def withdraw(trigger: BaseTrigger, key: str) -> None:
+    """Delete what the XCom of a trigger's task has under a key, if anything.
+
+    :raises AirflowRuntimeError: Airflow could not do it.
+    """
+    from airflow.sdk.execution_time.comms import DeleteXCom
+
+    ti = trigger.task_instance
+    if ti is not None:
+        await _ask_supervisor(DeleteXCom(key=key, **_whose(ti)))
 
 
 def has_supervisor() -> bool:

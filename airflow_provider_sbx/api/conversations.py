@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from airflow_provider_sbx.api import calls
-from airflow_provider_sbx.api.errors import NotFoundError, SandboxNotRunningError, WaitTimeoutError
+from airflow_provider_sbx.api.errors import (
+    NotFoundError,
+    ResponseError,
+    SandboxNotRunningError,
+    WaitTimeoutError,
+)
 from airflow_provider_sbx.api.models import ProcessResult, ProcessSummary
 
 Result = TypeVar("Result")
@@ -49,7 +54,12 @@ def terminate(process_id: str, *, grace_seconds: float, signal: str = "TERM") ->
         if summary.status.is_terminal:
             return Termination(True, False, f"it had already ended ({summary.status})")
         if grace_seconds > 0:
-            yield calls.send_signal(process_id, signal)
+            try:
+                yield calls.send_signal(process_id, signal)
+            except ResponseError as error:
+                if error.status_code != 409 or isinstance(error, SandboxNotRunningError):
+                    raise
+                # It has just ended, and if not, KILL is next.
             if (yield from _ends_within(process_id, grace_seconds)):
                 return Termination(True, True, f"it ended after {signal}")
         yield calls.kill_process(process_id)

@@ -99,9 +99,19 @@ def check_text(parameter: str, value: object, *, what: str) -> str | None:
 def check_stdin(value: object) -> str | bytes | None:
     """Return the input to send.
 
-    :raises InvalidParameterError: it is neither text nor bytes.
+    :raises InvalidParameterError: it is neither text nor bytes, or text that has no bytes.
     """
-    if value is None or isinstance(value, str | bytes):
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidParameterError(
+                "stdin",
+                f"its character {error.start} is half of one, as in a file's name that is no UTF-8",
+                "Give bytes, such as by os.fsencode.",
+            ) from None
         return value
     raise InvalidParameterError(
         "stdin", f"a {type(value).__name__} can't be written", "Give text or bytes, such as by json.dumps."

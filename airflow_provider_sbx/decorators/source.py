@@ -1,6 +1,7 @@
 """A function's source, for a Python elsewhere; and whether it makes sense there by itself."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import builtins
@@ -17,6 +18,7 @@ from airflow_provider_sbx.api.errors import InvalidParameterError
 _PARAMETER = "python_callable"
 _BY_VALUE = 'or set serializer="cloudpickle", which sends what it uses with it'
 _ALWAYS_THERE = {"__name__", "__doc__", "__builtins__"}
+_POSTPONED = __future__.annotations.compiler_flag
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def source_of(function: Callable[..., Any]) -> Source:
         raise InvalidParameterError(
             _PARAMETER, f"the source of {name} is not that of a function", "Write it with def."
         )
-    free = sorted({*_defaults(node), *_globals(function.__code__)} - {name})
+    free = sorted({*_defaults(node), *_globals(_code_of(tree, name) or function.__code__)} - {name})
     if missing := [n for n in free if n not in _ALWAYS_THERE and not hasattr(builtins, n)]:
         raise _outside(name, missing, "which the DAG's file defines or imports outside of it")
     # A decorator above the task's is none of the function's, and below it there is none.
@@ -100,18 +102,23 @@ def _outside(name: str, names: Any, where: str) -> InvalidParameterError:
 def _defaults(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
     """Name what the defaults of the parameters use: they are evaluated with the definition."""
     for default in (*node.args.defaults, *node.args.kw_defaults):
-        for part in ast.walk(default) if default is not None else ():
-            if isinstance(part, ast.Name):
-                yield part.id
+        if default is not None:
+            yield from _globals(compile(ast.Expression(default), "<default>", "eval"))
+
+
+def _code_of(tree: ast.Module, name: str) -> CodeType | None:
+    """Return a function's code as the sandbox compiles it: with annotations that are not evaluated."""
+    code = compile(tree, "<function>", "exec", flags=_POSTPONED, dont_inherit=True)
+    return next((c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == name), None)
 
 
 def _globals(code: CodeType) -> set[str]:
     """Name the globals that some code reads and does not set itself."""
     read, written = set(), set()
     for instruction in dis.get_instructions(code):
-        if instruction.opname == "LOAD_GLOBAL":
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             read.add(instruction.argval)
-        elif instruction.opname == "STORE_GLOBAL":
+        elif instruction.opname in ("STORE_GLOBAL", "STORE_NAME"):
             written.add(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

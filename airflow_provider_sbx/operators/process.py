@@ -43,6 +43,7 @@ from airflow_provider_sbx.operators.workerless import (
     check_startable,
     check_workerless,
     exit_codes,
+    fails_in_triggerer,
     start_trigger_args,
     why_on_a_worker,
 )
@@ -209,11 +210,18 @@ class SandboxExecOperator(SandboxTask):
         seen_oids: set[int] | None = None,
     ) -> Any:
         r"""Render a template, keeping its last line end, which Jinja drops: `read` waits for it."""
-        env = jinja_env or self.get_template_env()
-        if content == self.command:
+        if seen_oids is not None and id(content) in seen_oids:
+            return content  # another task's result, that is mapped over: no template
+        env, suffixes = jinja_env or self.get_template_env(), self.template_ext
+        if isinstance(content, str) and content == self.command:
             with task_failures():
                 self._look_for_script(env, is_needed=True)
-        return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
+            return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
+        self.template_ext = ()  # of files, the command alone is taken for the name of one
+        try:
+            return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
+        finally:
+            self.template_ext = suffixes
 
     def _look_for_script(self, env: jinja2.Environment, *, is_needed: bool = False) -> None:
         """See whether the script's file is there; a path from `/` on may also be the sandbox's.
@@ -233,6 +241,8 @@ class SandboxExecOperator(SandboxTask):
                     f"there is no file {self.command!r} beside the DAG's file or in its template_searchpath",
                     "Name a script that is there; for one in the sandbox, write its whole path, from / on.",
                 ) from None
+        except (OSError, ValueError):
+            pass  # it is there, and can't be read: Airflow says so, and loads the DAG
 
     # --- checks ------------------------------------------------------------------------------
 
@@ -388,7 +398,7 @@ class SandboxProcessOperator(SandboxExecOperator):
             return
         command = python_script(self.command) if self._is_python_file else self.command
         self.start_trigger_args = start_trigger_args(
-            self, command, self._options(deferrable=True), self._ends(fails=True)
+            self, command, self._options(deferrable=True), self._ends(fails=fails_in_triggerer(self))
         )
 
     def _ends(self, *, fails: bool = False) -> dict[str, Any] | None:

@@ -17,6 +17,9 @@ import jinja2
 from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
+from airflow_provider_sbx.api.models import SandboxSpec
+from airflow_provider_sbx.operators.command import is_known
+
 _NAMES = frozenset(
     {
         "conn",
@@ -49,7 +52,7 @@ _ATTRIBUTES = {
     "ti": _ITS_OWN,
     "task_instance": _ITS_OWN,
     "dag": {"dag_id"},
-    "dag_run": {"conf", "dag_id", "logical_date", "run_id", "run_type", "start_date"},
+    "dag_run": {"conf", "dag_id", "logical_date", "run_id", "start_date"},
     "task": {"owner", "task_id"},
 }
 """Where not all attributes are the same, those that are."""
@@ -64,7 +67,7 @@ def why_not_in_a_triggerer(field: str, value: object, filters: Mapping[str, Any]
     """
     for text in _templates(value):
         if not isinstance(text, str):
-            return f"{field} is the result of another task"
+            return f"{field} is no text, such as the result of another task"
         if why := _why_not(text, filters):
             return f"{field} {why}"
     return None
@@ -106,6 +109,10 @@ def _templates(value: object) -> Iterator[object]:
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
         for item in value:
             yield from _templates(item)
+    elif isinstance(value, SandboxSpec):
+        # A worker renders nothing in it.
+        if not is_known(value.model_dump(mode="json")):
+            yield value
     elif value is not None and not isinstance(value, bytes | bool | int | float | timedelta):
         yield value
 

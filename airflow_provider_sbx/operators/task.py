@@ -132,6 +132,8 @@ class SandboxTask(LinkedToSandbox):
         except AirflowTaskTimeout:
             # Airflow calls on_kill next, and here nobody kills the worker meanwhile.
             self._kill_seconds = self._grace
+            if self._run is not None:
+                self._run.disown()
             raise
         except AirflowNotFoundException as error:
             raise AirflowFailException(str(error)) from error
@@ -238,7 +240,7 @@ class SandboxTask(LinkedToSandbox):
                     attempt.remember(end.sandbox_id, end.process_id, owns_sandbox=True, outcome=outcome)
                 return self._finish(attempt, end.sandbox_id, end.process_id, outcome)
             finally:
-                if owns_sandbox:
+                if owns_sandbox and end.sandbox_id:
                     stop_if_possible(hook, end.sandbox_id, self.log)
 
     def _overdue(self, attempt: Attempt, sandbox_id: str, process_id: str, how: str) -> NoReturn:
@@ -294,6 +296,8 @@ class SandboxTask(LinkedToSandbox):
         )
         if not sandbox_id or not process_id:
             return
+        # It may heed TERM with exit code 0, and is no later try's result.
+        Attempt(context).remember(sandbox_id, process_id, finished=True)
         with SandboxHook(self.sbx_conn_id) as hook:
             try:
                 ending = hook.get_conn().converse(

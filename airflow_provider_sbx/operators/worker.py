@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
-from airflow_provider_sbx.compat import task_logger, worker_stats
+from airflow_provider_sbx.compat import AirflowRuntimeError, task_logger, worker_stats
 from airflow_provider_sbx.follow import end_overdue
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.hooks.shared_client import new_async_client
@@ -360,6 +361,7 @@ class WorkerRun:
 
     async def _end_unwatched(self, client: AsyncSandboxClient) -> None:
         """End a process that nobody will wait for, since its task broke."""
+        self.disown()
         try:
             if self._process_id is not None and self._sandbox_id is not None:
                 await client.converse(
@@ -385,14 +387,25 @@ class WorkerRun:
             return
         try:
             with self._hook.new_client(_KILL_POLICY) as client:
-                if process_id is None and self._starting:
-                    found = client.converse(sandbox_id, find_process(self._attempt.key))
-                    process_id = found.id if found else None
-                if process_id is not None:
-                    ending = client.converse(sandbox_id, terminate(process_id, grace_seconds=grace_seconds))
-                    self._log.info("Ending process %s: %s.", process_id, ending.how)
-                if self._owns_sandbox:
-                    client.stop_sandbox(sandbox_id)
-                    self._log.info("Stopped sandbox %s.", sandbox_id)
+                try:
+                    if process_id is None and self._starting:
+                        found = client.converse(sandbox_id, find_process(self._attempt.key))
+                        process_id = found.id if found else None
+                    if process_id is not None:
+                        ending = client.converse(
+                            sandbox_id, terminate(process_id, grace_seconds=grace_seconds)
+                        )
+                        self._log.info("Ending process %s: %s.", process_id, ending.how)
+                finally:
+                    # Also where the process could not be reached: it ends with its sandbox.
+                    if self._owns_sandbox:
+                        client.stop_sandbox(sandbox_id)
+                        self._log.info("Stopped sandbox %s.", sandbox_id)
         except SandboxError as error:
             self._log.warning("Process %s could not be ended: it may still be running. %s", process_id, error)
+
+    def disown(self) -> None:
+        """Leave word that the process, which is ended, is no later try's result: it may exit with 0."""
+        if self._sandbox_id is not None and self._process_id is not None:
+            with suppress(AirflowRuntimeError):  # its end matters more than word of it
+                self._attempt.remember(self._sandbox_id, self._process_id, finished=True)

@@ -143,6 +143,15 @@ def start_trigger_args(
         trigger_cls=f"{SandboxStartTrigger.__module__}.{SandboxStartTrigger.__qualname__}",
         trigger_kwargs={**kwargs, **waiting, "command": command},
         next_method="execute_complete",
+        # Where a worker is to end the task after all, it also stops the sandbox.
+        next_kwargs={"owns_sandbox": task.sandbox is not None},
+    )
+
+
+def fails_in_triggerer(task: SandboxProcessOperator) -> bool:
+    """Whether a failure may end a task there: of these, only a worker does what they ask for."""
+    return not (
+        getattr(task.get_dag(), "fail_fast", False) or task.email or getattr(task, "retry_policy", None)
     )
 
 

@@ -23,7 +23,14 @@ from airflow_provider_sbx.api.errors import (
 )
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
 from airflow_provider_sbx.api.validation import check_stdin, check_text, sandbox_spec
-from airflow_provider_sbx.compat import AirflowRuntimeError, push, pushed, task_logger, triggerer_stats
+from airflow_provider_sbx.compat import (
+    AirflowRuntimeError,
+    push,
+    pushed,
+    task_logger,
+    triggerer_stats,
+    withdraw,
+)
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
 from airflow_provider_sbx.metrics import Meter
 from airflow_provider_sbx.runs.attempt import Attempt
@@ -52,6 +59,9 @@ if TYPE_CHECKING:
 _TELL_SECONDS = 2.0
 """How long a process runs until its ids go to XCom by themselves, in seconds; those of a shorter one go with
 its result. All triggers of a triggerer share one supervisor, which takes some 28 requests a second."""
+
+_OF_A_TRY = ("return_value", "process_id")
+"""What in XCom is a try's, so that none before it may leave it to whoever comes after this one."""
 
 _SPARE_SECONDS = 5.0
 """How much earlier than `execution_timeout`, the kill's grace aside, the process's end begins, in seconds."""
@@ -102,6 +112,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         super().__init__(
             sandbox_id=sandbox_id or "", process_id="", sbx_conn_id=sbx_conn_id, ends=ends, **given
         )
+        self._names_sandbox = sandbox_id is not None
         self.command = command
         self.sandbox = sandbox
         self.cwd = cwd
@@ -186,6 +197,10 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         return SandboxAsyncHook(self.sbx_conn_id, follows_edits=True)
 
     async def _wait(self, backlog: Backlog) -> TriggerEvent:
+        if self._unrendered is not None:
+            # A retry may mend it, as with a variable that is made meanwhile.
+            end = super()._failure(self._unrendered).model_copy(update={"failure": "service"})
+            return self._rules.failed(self, self._unrendered) or TriggerEvent(end.model_dump(mode="json"))  # type: ignore[no-untyped-call]  # Airflow's is untyped
         try:
             return await super()._wait(backlog)
         except Exception:
@@ -198,8 +213,6 @@ class SandboxStartTrigger(SandboxProcessTrigger):
 
     async def _follow(self, hook: SandboxAsyncHook, backlog: Backlog) -> ProcessEvent:
         client = hook.client
-        if self._unrendered is not None:
-            raise self._unrendered
         ti = self.task_instance
         if ti is None or not hasattr(ti, "get_template_context"):
             raise InvalidParameterError(
@@ -241,6 +254,10 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         if spec is not None and not self._is_ours:
             await self._stop_own(client)
             await self._make_sandbox(client, spec)
+        if attempt.try_number > 1:
+            # As Airflow does where a worker begins a try. Not for who takes over: that may be this try's.
+            for name in _OF_A_TRY if self._rules.pushes else ():
+                await withdraw(self, name)
         self._is_starting, asked = True, time.monotonic()
         async with begin(
             client,
@@ -258,7 +275,8 @@ class SandboxStartTrigger(SandboxProcessTrigger):
     # --- where -------------------------------------------------------------------------------
 
     def _named_sandbox(self, hook: SandboxAsyncHook) -> str:
-        named = check_text("sandbox_id", self.sandbox_id or None, what="an id")
+        # One that was rendered to nothing is a mistake, and not the connection's sandbox.
+        named = check_text("sandbox_id", self.sandbox_id if self._names_sandbox else None, what="an id")
         named = named or hook.settings.sandbox_id
         if named is None:
             raise InvalidParameterError(
@@ -388,8 +406,11 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         return await super()._end_of_task(client, end)
 
     def _failure(self, error: Exception) -> ProcessEvent:
-        # What comes here takes a worker, which alone can fail a task for good.
-        return super()._failure(error).model_copy(update={"failure": "lasting"})
+        end = super()._failure(error)
+        if isinstance(error, SandboxError) and not is_lasting(error, replaceable_sandbox=self.owns_sandbox):
+            return end
+        # A worker alone can fail a task for good.
+        return end.model_copy(update={"failure": "lasting"})
 
     async def _end_of_wait(self, client: AsyncSandboxClient, error: SandboxError) -> TriggerEvent | None:
         if (event := await super()._end_of_wait(client, error)) is not None:

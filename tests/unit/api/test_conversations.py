@@ -48,6 +48,20 @@ def test_a_process_that_heeds_term_is_not_killed():
     assert asked[1].body == {"signal": "TERM"}
 
 
+def test_a_process_that_ends_just_before_term_has_ended():
+    just_over = errors.ResponseError("process_not_running", status_code=409)
+
+    ending, asked = hold(terminate(PROCESS, grace_seconds=10), summary(), just_over, result())
+
+    assert ending.ended
+    assert names(asked) == ["GET", "signal", "wait"]
+
+
+def test_a_signal_that_is_refused_for_another_reason_is_told():
+    with pytest.raises(errors.ResponseError):
+        hold(terminate(PROCESS, grace_seconds=10), summary(), errors.ResponseError("no", status_code=400))
+
+
 def test_another_signal_may_ask_it_to_end():
     ending, asked = hold(terminate(PROCESS, grace_seconds=10, signal="INT"), summary(), summary(), result())
 

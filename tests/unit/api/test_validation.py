@@ -81,7 +81,7 @@ def test_input_is_text_bytes_or_missing_and_may_be_empty_or_hold_nul():
         assert check_stdin(value) == value
 
 
-@pytest.mark.parametrize("bad", [5, ["x"], {"a": 1}, True])
+@pytest.mark.parametrize("bad", [5, ["x"], {"a": 1}, True, "half a character: \ud800"])
 def test_what_can_not_be_written_is_refused(bad):
     assert refused(check_stdin, bad) == "stdin"
 

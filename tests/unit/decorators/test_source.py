@@ -142,6 +142,17 @@ def test_a_default_that_the_sandbox_can_not_evaluate_is_refused():
     refused(has_defaults, "has_defaults uses LIMIT")
 
 
+def binds_its_own(items, key=lambda x: x, table=[i * 2 for i in range(3)]):  # noqa: B006
+    def helper(x: LIMIT) -> LIMIT:
+        return x
+
+    return [helper(key(item)) for item in items]
+
+
+def test_names_that_a_default_binds_itself_and_annotations_are_none_of_the_files():
+    source_of(binds_its_own)
+
+
 def test_a_function_that_another_decorator_wraps_is_refused():
     refused(wrapping(plain), "plain is wrapped by another decorator, whose code the sandbox has not")
 

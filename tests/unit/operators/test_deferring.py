@@ -312,6 +312,37 @@ def test_a_task_whose_trigger_never_ran_ends_its_process(network, context_of):
     assert network.asked() == [f"GET {GET[1]}", f"POST {SIGNAL[1]}", f"POST {WAIT[1]}"]
 
 
+def test_a_process_that_was_ended_so_is_no_later_trys_result(network, context_of):
+    Attempt(context_of(1)).remember(SANDBOX, PROCESS)
+    assert Attempt(context_of(2)).left_over is not None
+    network.queue(*GET, {"process": process_body()})
+    network.queue(*SIGNAL, {"process": process_body()})
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})  # as of one that heeds TERM
+    context = context_of(1)
+    context["ti"].pushed.update(sandbox_id=SANDBOX, process_id=PROCESS)
+
+    with pytest.raises(TaskDeferralError):
+        operator().resume_execution("__fail__", {"error": "Trigger failure"}, context)
+    assert Attempt(context_of(2)).left_over is None
+
+
+def test_a_sandbox_made_for_the_task_is_stopped_also_where_its_process_can_not_be_reached(
+    network, context_of
+):
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    network.queue(*START, held_stream(STARTED))
+    network.queue(*STDIN, {"success": True})
+    task = operator(defer_after=0.05, sandbox_id=None, sandbox={"image_name": "python"})
+    with pytest.raises(TaskDeferred):
+        task.execute(context_of())
+    network.queue(*GET, httpx.Response(400, json={"error": "x"}))
+    network.queue(*STOP, {"success": True})
+
+    task.on_kill()
+
+    assert network.asked()[-1] == f"PUT {STOP[1]}"
+
+
 def test_killing_a_task_that_has_not_begun_asks_for_nothing(network):
     operator().on_kill()
 

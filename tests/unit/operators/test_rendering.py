@@ -6,6 +6,7 @@ import jinja2
 import pytest
 from airflow.sdk import DAG
 
+from airflow_provider_sbx.api.models import SandboxSpec
 from airflow_provider_sbx.compat import renders_in_triggerer
 from airflow_provider_sbx.operators.process import SandboxProcessOperator
 from airflow_provider_sbx.operators.rendering import trigger_filters, why_not_in_a_triggerer
@@ -52,6 +53,7 @@ def test_these_are_rendered_there_as_on_a_worker(value):
         ("{{ prev_start_date_success }}", "'prev_start_date_success'"),
         ("{{ outlet_events }}", "'outlet_events'"),
         ("{{ task.retries }}", "'task'"),
+        ("{{ dag_run.run_type }}", "'dag_run'"),
         ("{% include 'x.sh' %}", "includes"),
         ({"A": {"B": ["{{ ti.xcom_pull('a') }}"]}}, "'ti'"),
         ({"{{ nobody }}": "x"}, "'nobody'"),
@@ -76,6 +78,39 @@ def test_a_dag_with_settings_of_its_own_is_rendered_on_a_worker(settings, comman
 
     assert task.start_from_trigger is False
     assert word in task._why_on_a_worker
+
+
+@pytest.mark.parametrize(("name", "starts"), [("python", True), ("{{ ds }}", False)])
+def test_a_spec_as_an_object_needs_no_worker(name, starts):
+    spec = SandboxSpec(image_name=name)
+    task = SandboxProcessOperator(task_id="t", command="true", sandbox=spec, start_from_trigger=True)
+
+    assert task.start_from_trigger is starts
+
+
+@pytest.mark.parametrize(
+    ("options", "dag_options", "there"),
+    [
+        ({}, {}, True),
+        ({"email": "a@b.example"}, {}, False),
+        ({}, {"fail_fast": True}, False),
+    ],
+)
+def test_a_failure_ends_there_only_where_a_worker_would_do_no_more(options, dag_options, there):
+    with DAG("d", **dag_options):
+        task = SandboxProcessOperator(task_id="t", command="true", start_from_trigger=True, **options)
+
+    assert task.start_trigger_args.trigger_kwargs["ends"]["fails"] is there
+
+
+def test_a_worker_that_is_to_end_the_task_after_all_stops_its_sandbox():
+    own, named = (
+        SandboxProcessOperator(task_id="t", command="true", start_from_trigger=True, **where)
+        for where in ({"sandbox": {"image_name": "python"}}, {"sandbox_id": "sb-1"})
+    )
+
+    assert own.start_trigger_args.next_kwargs == {"owns_sandbox": True}
+    assert named.start_trigger_args.next_kwargs == {"owns_sandbox": False}
 
 
 def test_so_is_a_task_that_renders_native_objects():

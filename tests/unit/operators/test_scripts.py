@@ -66,6 +66,40 @@ def test_a_script_that_is_not_there_fails_for_good_by_its_name_and_the_remedy(ta
         command_of(task)
 
 
+def test_a_script_that_can_not_be_read_is_left_to_airflow(task_of, tmp_path):
+    (tmp_path / "odd.sh").write_bytes(b"echo \xe9\n")
+
+    task_of("odd.sh").resolve_template_files()  # which logs it, and the DAG loads
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_of_a_task_with_a_script_other_fields_may_end_in_a_files_name(task_of, resolved):
+    task = task_of("beside.sh", env={"MAIN": "main.py", "SAME": "beside.py"})
+    if resolved:
+        task.resolve_template_files()
+
+    assert "echo hello" in command_of(task)
+    assert task.env == {"MAIN": "main.py", "SAME": "beside.py"}
+
+
+@pytest.mark.parametrize("text", ["print('{{ 1 + 1 }}')\n", "echo ${#a[@]}\n", "{{ word }}"])
+def test_what_a_task_is_mapped_over_is_no_template(task_of, text):
+    task = task_of(text)
+
+    assert task.render_template(text, {"word": "x"}, seen_oids={id(text)}) == text
+
+
+def test_a_value_that_can_not_be_compared_is_rendered_as_airflow_does(task_of):
+    class Frame:
+        def __eq__(self, other):
+            raise ValueError("The truth value of a DataFrame is ambiguous")
+
+        __hash__ = None
+
+    frame = Frame()
+    assert task_of("true").render_template([frame], {})[0] is frame
+
+
 @needs_rendering
 class TestInTheTriggerer:
     def test_a_script_that_is_not_there_is_looked_for_on_a_worker(self, task_of):

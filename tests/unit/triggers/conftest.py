@@ -32,6 +32,9 @@ class Supervisor:
         if message.type == "SetXCom":
             self.xcom[message.key] = message.value
             return None
+        if message.type == "DeleteXCom":
+            self.xcom.pop(message.key, None)
+            return None
         return XComResult(key=message.key, value=self.xcom.get(message.key))
 
     def send(self, message):

@@ -553,8 +553,48 @@ async def test_its_fields_are_rendered_as_on_a_worker(network, supervisor):
 async def test_nothing_is_run_where_a_name_is_missing_and_it_is_said(network, supervisor, command):
     made = rendered(trigger(command=command), params={"x": 1})
 
+    assert ended(await fired(made)) == "failed"  # which Airflow may retry, as on a worker
+    assert network.requests == []
+
+
+async def test_a_sandbox_id_that_is_rendered_to_nothing_is_not_the_connections(
+    network, supervisor, monkeypatch
+):
+    connection = {"conn_type": "sbx", "password": API_KEY, "extra": {"sandbox_id": SANDBOX}}
+    monkeypatch.setenv("AIRFLOW_CONN_SBX_DEFAULT", json.dumps(connection))
+    made = trigger(sandbox_id="{{ '' }}")
+    made.template_fields = ("sandbox_id",)
+    made.render_template_fields({})
+
     event = ProcessEvent.read((await fired(made)).payload)
 
-    assert event.failure == "lasting"
-    assert event.error.startswith("templates: a field can't be rendered: ")
-    assert network.requests == []
+    assert (event.failure, network.requests) == ("lasting", [])
+    assert "sandbox_id" in event.error
+
+
+async def test_a_new_try_leaves_nothing_of_an_earlier_ones_to_who_comes_after(network, supervisor):
+    supervisor.xcom |= {"return_value": {"stdout": "old"}, "process_id": "p-old"}
+    begins(network, exit_code=99)
+
+    assert ended(await fired(trigger(try_number=2))) == "skipped"
+    assert "return_value" not in supervisor.xcom
+    assert supervisor.xcom["process_id"] == PROCESS
+
+
+async def test_who_takes_over_leaves_what_was_pushed_in_this_try(network, supervisor):
+    supervisor.xcom["return_value"] = {"stdout": "of this try"}
+    network.queue(*LIST, pages(of_try(2)))
+    network.queue(*STDIN, {"success": True})
+    network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+
+    await fired(trigger(try_number=2))
+    assert "DeleteXCom" not in supervisor.asked
+
+
+async def test_a_failure_that_a_worker_is_to_end_may_be_retried_there(network, supervisor):
+    network.queue(*LIST, httpx.Response(500, json={"error": "x"}))
+
+    event = ProcessEvent.read((await fired(trigger(ends=ENDS | {"fails": False}))).payload)
+
+    assert event.failure == "service"
