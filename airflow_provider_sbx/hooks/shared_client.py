@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_provider_sbx.compat import AirflowRuntimeError
 from airflow_provider_sbx.hooks.settings import Settings
 from airflow_provider_sbx.sharing import limit_streams
 from airflow_provider_sbx.streams import fitting, warn_unless_fitting
@@ -120,7 +121,10 @@ async def _renew(
     async with shared.making:
         if shared.made is None or time.monotonic() - shared.read_at < _FRESH_SECONDS:
             return
-        settings = await read_settings()
+        try:
+            settings = await read_settings()
+        except AirflowRuntimeError:
+            return  # Airflow can't be asked now: what it said last holds
         shared.read_at = time.monotonic()
         if settings != shared.made[1] and clients.get(conn_id) is shared:
             del clients[conn_id]

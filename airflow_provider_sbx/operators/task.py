@@ -66,6 +66,7 @@ class SandboxTask(LinkedToSandbox):
         super().__init__(**kwargs)
         self._run: WorkerRun | None = None
         self._kill_seconds = WORKER_GRACE_SECONDS
+        self._is_overdue = False
 
     @abstractmethod
     def _check_one_sandbox(self) -> None:
@@ -132,8 +133,7 @@ class SandboxTask(LinkedToSandbox):
         except AirflowTaskTimeout:
             # Airflow calls on_kill next, and here nobody kills the worker meanwhile.
             self._kill_seconds = self._grace
-            if self._run is not None:
-                self._run.disown()
+            self._is_overdue = True
             raise
         except AirflowNotFoundException as error:
             raise AirflowFailException(str(error)) from error
@@ -277,7 +277,9 @@ class SandboxTask(LinkedToSandbox):
     def on_kill(self) -> None:
         """End the process: TERM, a grace, KILL; and stop the sandbox that was made for the task."""
         if self._run is not None:
-            self._run.kill(grace_seconds=min(self._grace, self._kill_seconds))
+            has_ended = self._run.kill(grace_seconds=min(self._grace, self._kill_seconds))
+            if has_ended and self._is_overdue:  # else this is a signal handler, and Airflow can't be told
+                self._run.disown()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """End the process where the wait broke: Airflow then runs none of the task's own methods."""
@@ -296,8 +298,6 @@ class SandboxTask(LinkedToSandbox):
         )
         if not sandbox_id or not process_id:
             return
-        # It may heed TERM with exit code 0, and is no later try's result.
-        Attempt(context).remember(sandbox_id, process_id, finished=True)
         with SandboxHook(self.sbx_conn_id) as hook:
             try:
                 ending = hook.get_conn().converse(
@@ -308,6 +308,8 @@ class SandboxTask(LinkedToSandbox):
                 self.log.warning(
                     "Process %s could not be ended: it may still be running. %s", process_id, error
                 )
+            else:
+                Attempt(context).disown(sandbox_id, process_id)
             finally:
                 if owns_sandbox:
                     stop_if_possible(hook, sandbox_id, self.log)

@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
-from airflow_provider_sbx.compat import AirflowRuntimeError, task_logger, worker_stats
+from airflow_provider_sbx.compat import task_logger, worker_stats
 from airflow_provider_sbx.follow import end_overdue
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.hooks.shared_client import new_async_client
@@ -361,7 +360,6 @@ class WorkerRun:
 
     async def _end_unwatched(self, client: AsyncSandboxClient) -> None:
         """End a process that nobody will wait for, since its task broke."""
-        self.disown()
         try:
             if self._process_id is not None and self._sandbox_id is not None:
                 await client.converse(
@@ -370,21 +368,25 @@ class WorkerRun:
                 )
         except ServiceError as error:
             self._log.warning("Process %s could not be ended. %s", self._process_id, error)
+        else:
+            self.disown()
         finally:
             await self._stop_own_sandbox(client)
 
     # --- killing -----------------------------------------------------------------------------
 
-    def kill(self, *, grace_seconds: float) -> None:
+    def kill(self, *, grace_seconds: float) -> bool:
         """End the process and the task's own sandbox, whatever `run` is doing.
 
         It runs in a signal handler, on top of whatever the task was doing: so it has a client of
         its own, and asks Airflow for nothing.
+
+        :return: whether the process is known to have ended.
         """
         sandbox_id, process_id = self._sandbox_id, self._process_id
-        self.was_killed = True
+        self.was_killed, has_ended = True, False
         if sandbox_id is None:
-            return
+            return has_ended
         try:
             with self._hook.new_client(_KILL_POLICY) as client:
                 try:
@@ -395,6 +397,7 @@ class WorkerRun:
                         ending = client.converse(
                             sandbox_id, terminate(process_id, grace_seconds=grace_seconds)
                         )
+                        has_ended = ending.ended
                         self._log.info("Ending process %s: %s.", process_id, ending.how)
                 finally:
                     # Also where the process could not be reached: it ends with its sandbox.
@@ -403,9 +406,9 @@ class WorkerRun:
                         self._log.info("Stopped sandbox %s.", sandbox_id)
         except SandboxError as error:
             self._log.warning("Process %s could not be ended: it may still be running. %s", process_id, error)
+        return has_ended
 
     def disown(self) -> None:
-        """Leave word that the process, which is ended, is no later try's result: it may exit with 0."""
+        """Leave word that the process, which was ended, is no later try's result; see `Attempt.disown`."""
         if self._sandbox_id is not None and self._process_id is not None:
-            with suppress(AirflowRuntimeError):  # its end matters more than word of it
-                self._attempt.remember(self._sandbox_id, self._process_id, finished=True)
+            self._attempt.disown(self._sandbox_id, self._process_id)

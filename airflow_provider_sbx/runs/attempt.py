@@ -9,6 +9,7 @@ since the store outlives a clear as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_sbx.api.conversations import process_key
 from airflow_provider_sbx.api.steps import Outcome
-from airflow_provider_sbx.compat import task_state_store
+from airflow_provider_sbx.compat import AirflowRuntimeError, task_state_store
 
 _STORE_KEY = "sbx_process"
 _MOST_KEYS = 100
@@ -100,6 +101,14 @@ class Attempt:
                 outcome=outcome,
             )
             self._store.set(_STORE_KEY, record.model_dump(mode="json"))
+
+    def disown(self, sandbox_id: str, process_id: str) -> None:
+        """Leave word that a process which was ended is no later try's result: it may heed TERM with code 0.
+
+        Afterwards: a process that is disowned and runs on would have another started beside it.
+        """
+        with suppress(AirflowRuntimeError):  # its end matters more than word of it
+            self.remember(sandbox_id, process_id, finished=True)
 
     @cached_property
     def left_over(self) -> Record | None:

@@ -256,8 +256,9 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             await self._make_sandbox(client, spec)
         if attempt.try_number > 1:
             # As Airflow does where a worker begins a try. Not for who takes over: that may be this try's.
-            for name in _OF_A_TRY if self._rules.pushes else ():
-                await withdraw(self, name)
+            with suppress(AirflowRuntimeError):  # the start matters more
+                for name in _OF_A_TRY if self._rules.pushes else ():
+                    await withdraw(self, name)
         self._is_starting, asked = True, time.monotonic()
         async with begin(
             client,

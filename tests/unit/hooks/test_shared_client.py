@@ -7,6 +7,8 @@ import weakref
 from dataclasses import replace
 
 import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_provider_sbx import sharing
 from airflow_provider_sbx.api.errors import InvalidParameterError
@@ -155,6 +157,16 @@ async def test_who_follows_edits_does_not_share_what_the_connection_said_long_ag
             async with shared_client("mine", read) as (same, _):
                 assert same is new
     assert is_closed(old)
+
+
+async def test_an_airflow_that_can_not_be_asked_again_keeps_nobody_from_the_client(monkeypatch):
+    monkeypatch.setattr(module, "_FRESH_SECONDS", 0.0)
+    read = Reader()
+    async with shared_client("mine", read) as (old, _):
+        read.failures = [AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))]
+        async with shared_client("mine", read, follows_edits=True) as (same, _):
+            assert same is old
+    assert read.reads == 2
 
 
 async def test_who_follows_edits_shares_the_client_of_a_connection_that_says_the_same(monkeypatch):

@@ -6,6 +6,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from airflow.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.compat import TaskDeferralError
@@ -324,6 +325,31 @@ def test_a_process_that_was_ended_so_is_no_later_trys_result(network, context_of
     with pytest.raises(TaskDeferralError):
         operator().resume_execution("__fail__", {"error": "Trigger failure"}, context)
     assert Attempt(context_of(2)).left_over is None
+
+
+@pytest.mark.parametrize("is_reached", [True, False])
+def test_a_process_whose_task_ran_out_of_time_is_no_later_trys_result_once_it_has_ended(
+    network, context_of, monkeypatch, is_reached
+):
+    network.queue(*START, held_stream(STARTED))
+    network.queue(*STDIN, {"success": True})
+    task = operator(deferrable=False)
+
+    async def runs_out_of_time(*_, **__):
+        raise AirflowTaskTimeout
+
+    monkeypatch.setattr("airflow_provider_sbx.operators.worker.feed_and_follow", runs_out_of_time)
+    with pytest.raises(AirflowTaskTimeout):
+        task.execute(context_of(1))
+    assert Attempt(context_of(2)).left_over is not None, "not before it has ended"
+    answer = {"process": process_body()} if is_reached else httpx.Response(400, json={"error": "x"})
+    network.queue(*GET, answer)
+    network.queue(*SIGNAL, {"process": process_body()})
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+
+    task.on_kill()
+
+    assert (Attempt(context_of(2)).left_over is None) is is_reached
 
 
 def test_a_sandbox_made_for_the_task_is_stopped_also_where_its_process_can_not_be_reached(
