@@ -260,6 +260,9 @@ class SandboxExecOperator(SandboxTask):
         self._check_sources()
         self._check_one_sandbox()
         check_choice("wait_strategy", self.wait_strategy, tuple(WaitStrategy))
+        for name in ("poll_interval", "kill_grace", "defer_after"):
+            if getattr(self, name) is None:
+                raise InvalidParameterError(name, "None is no duration", "Leave it out for its default.")
         check_seconds("poll_interval", self.poll_interval, at_least=LEAST_POLL_SECONDS)
         check_seconds("kill_grace", self.kill_grace, or_zero=True)
         check_seconds("defer_after", self.defer_after, or_zero=True)

@@ -193,6 +193,11 @@ def test_skip_codes_that_can_not_be_ones_are_refused(kind, bad):
     assert refused(kind, skip_on_exit_code=bad) == "skip_on_exit_code"
 
 
+@pytest.mark.parametrize("name", ["poll_interval", "kill_grace", "defer_after"])
+def test_no_duration_is_not_taken_for_none_at_all(kind, name):
+    assert refused(kind, **{name: None}) == name
+
+
 @pytest.mark.parametrize("given", ["2", timedelta(seconds=2)])
 def test_a_wait_before_deferring_may_be_written_as_any_other_duration(given):
     operator = make(SandboxProcessOperator, defer_after=given)
