@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_sbx import sharing
 from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import bears
 from airflow_provider_sbx.api.errors import (
@@ -21,12 +20,11 @@ from airflow_provider_sbx.api.errors import (
     SandboxError,
     SandboxNotRunningError,
 )
-from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
+from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary, SandboxSpec
 from airflow_provider_sbx.api.validation import check_stdin, check_text, sandbox_spec
 from airflow_provider_sbx.compat import (
     AirflowRuntimeError,
     push,
-    pushed,
     task_logger,
     triggerer_stats,
     withdraw,
@@ -34,7 +32,7 @@ from airflow_provider_sbx.compat import (
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncHook
 from airflow_provider_sbx.metrics import Meter
 from airflow_provider_sbx.runs.attempt import Attempt
-from airflow_provider_sbx.runs.ending import SESSION_URL_KEY, is_lasting, overdue_error
+from airflow_provider_sbx.runs.ending import is_lasting, overdue_error
 from airflow_provider_sbx.runs.parameters import (
     OVERDUE_SECONDS,
     hide_values,
@@ -45,29 +43,24 @@ from airflow_provider_sbx.runs.parameters import (
 from airflow_provider_sbx.runs.running import LOOKUPS, Begun, begin, look_for, write_input
 from airflow_provider_sbx.tasklog import log_time
 from airflow_provider_sbx.triggers.backlog import Backlog
+from airflow_provider_sbx.triggers.earlier import left_over, was_killed
 from airflow_provider_sbx.triggers.event import ProcessEvent
 from airflow_provider_sbx.triggers.note import KILLED_KEY, leave_note, read_note
 from airflow_provider_sbx.triggers.process import SandboxProcessTrigger
 from airflow_provider_sbx.triggers.state import task_state
 from airflow_provider_sbx.triggers.task_end import TaskEnd
+from airflow_provider_sbx.triggers.telling import Telling
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sbx.client import AsyncSandboxClient
 
-_TELL_SECONDS = 2.0
-"""How long a process runs until its ids go to XCom by themselves, in seconds; those of a shorter one go with
-its result. All triggers of a triggerer share one supervisor, which takes some 28 requests a second."""
-
 _OF_A_TRY = ("return_value", "process_id")
 """What in XCom is a try's, so that none before it may leave it to whoever comes after this one."""
 
 _SPARE_SECONDS = 5.0
 """How much earlier than `execution_timeout`, the kill's grace aside, the process's end begins, in seconds."""
-
-_CLOCKS_MS = 3_600_000
-"""How much the clocks of Airflow and the service may differ, in milliseconds."""
 
 _WORD_SECONDS = 1.0
 """How long a kill waits for word of it to stand in XCom, in seconds, before the process gets TERM: another
@@ -147,8 +140,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         }
         self._attempt: Attempt | None = None
         self._rules = TaskEnd.model_validate(ends)
-        self._telling: asyncio.Task[None] | None = None
-        self._told: set[str] = set()
+        self._telling = Telling(self, pushes=self._rules.pushes, note=self._note)
         self._is_ours = False
         """The sandbox was made for this very try."""
         self._unrendered: InvalidParameterError | None = None
@@ -172,10 +164,12 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         env.undefined = jinja2.StrictUndefined
         try:
             super().render_template_fields(context, env)
-        except jinja2.TemplateError as error:
+        except Exception as error:  # noqa: BLE001  # a template may call what it likes
+            # Of others, what they say may hold what they were given. Airflow has logged them all.
+            says = isinstance(error, jinja2.TemplateError | AirflowRuntimeError)
             self._unrendered = InvalidParameterError(
                 "templates",
-                f"a field can't be rendered: {error}",
+                f"a field can't be rendered: {error if says else type(error).__name__}",
                 "See that each name is there; ds and its likes are missing in a run without a logical date.",
             )
 
@@ -197,10 +191,6 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         return SandboxAsyncHook(self.sbx_conn_id, follows_edits=True)
 
     async def _wait(self, backlog: Backlog) -> TriggerEvent:
-        if self._unrendered is not None:
-            # A retry may mend it, as with a variable that is made meanwhile.
-            end = super()._failure(self._unrendered).model_copy(update={"failure": "service"})
-            return self._rules.failed(self, self._unrendered) or TriggerEvent(end.model_dump(mode="json"))  # type: ignore[no-untyped-call]  # Airflow's is untyped
         try:
             return await super()._wait(backlog)
         except Exception:
@@ -209,7 +199,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
                 await self._end(grace_seconds=self.kill_grace)
             raise
         finally:
-            self._stop_telling()
+            self._telling.stop()
 
     async def _follow(self, hook: SandboxAsyncHook, backlog: Backlog) -> ProcessEvent:
         client = hook.client
@@ -221,15 +211,14 @@ class SandboxStartTrigger(SandboxProcessTrigger):
                 "Give start_from_trigger=True to the operator itself, on Airflow 3.3 or newer.",
             )
         context = ti.get_template_context()
-        hide_values(self.env)
         attempt = self._attempt = Attempt({"ti": ti, "dag_run": context["dag_run"]})
-        time_left = limit = None
+        time_left = None
         if self.timeout_after is not None:
-            # Airflow's own limit cuts a trigger off and has a worker fail the task: come before it.
             time_left = max(1.0, self.timeout_after.timestamp() - time.time())
-            spare = min(self.kill_grace + _SPARE_SECONDS, time_left / 4)
-            limit = time.time() + time_left - spare
-        self.deadline = limit
+        limit = self.deadline = self._limit(time_left)
+        if self._unrendered is not None:
+            return await self._follow_noted(client, backlog, attempt, self._unrendered)
+        hide_values(self.env)
         params = parameters_of(self, self.command, context, time_left)
         stdin = check_stdin(self.stdin)
         spec = None if self.sandbox is None else outliving(sandbox_spec(self.sandbox), params)
@@ -245,12 +234,12 @@ class SandboxStartTrigger(SandboxProcessTrigger):
                 if spec is None or bears(left, attempt.key):
                     raise
                 end = None
-            if end is not None and (bears(left, attempt.key) or not await self._was_killed(end)):
+            if end is not None and (bears(left, attempt.key) or not await was_killed(self, end)):
                 return end
             self.log.info("Process %s was ended with the try before: starting anew.", left.id)
             # What was known of that one does not hold of the next.
             self.process_id, self.deadline, self.state = "", limit, None
-            self._told.clear()
+            self._telling.forget()
         if spec is not None and not self._is_ours:
             await self._stop_own(client)
             await self._make_sandbox(client, spec)
@@ -272,6 +261,37 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         ) as begun:
             Meter(triggerer_stats()).started(time.monotonic() - asked)
             return await self._watch(client, backlog, begun, params, stdin)
+
+    def _limit(self, time_left: float | None) -> float | None:
+        """Return when the process is ended, in seconds since 1970.
+
+        Airflow's own limit cuts a trigger off and has a worker fail the task: come before it.
+        """
+        if time_left is None:
+            return None
+        return time.time() + time_left - min(self.kill_grace + _SPARE_SECONDS, time_left / 4)
+
+    async def _follow_noted(
+        self, client: AsyncSandboxClient, backlog: Backlog, attempt: Attempt, error: SandboxError
+    ) -> ProcessEvent:
+        """Follow this try's process though its fields can't be rendered any more, once it was noted.
+
+        As where a variable was deleted since: what was started needs none of them.
+
+        :raises SandboxError: the error that is given; there is no such process.
+        """
+        note = await read_note(self)
+        if note is None or note.try_number != attempt.try_number:
+            raise error
+        # Also where it names no process: a sandbox of the task's own is stopped with the try.
+        self.sandbox_id, self.process_id = note.sandbox_id, note.process_id or ""
+        self.owns_sandbox = self._is_ours = note.owns_sandbox
+        if note.process_id is None:
+            raise error
+        self.log.info("Following process %s of sandbox %s. %s", note.process_id, note.sandbox_id, error)
+        if not self.wait_for_completion:
+            return ProcessEvent(sandbox_id=self.sandbox_id, process_id=self.process_id)
+        return await self._follow_process(client, backlog)
 
     # --- where -------------------------------------------------------------------------------
 
@@ -300,39 +320,20 @@ class SandboxStartTrigger(SandboxProcessTrigger):
     async def _make_sandbox(self, client: AsyncSandboxClient, spec: SandboxSpec) -> None:
         sandbox = await client.create_sandbox(spec)
         self.sandbox_id, self.owns_sandbox, self._is_ours = sandbox.id, True, True
-        self._told.clear()
+        self._telling.forget()
         # Before the start, so that whoever takes over looks for the process there.
         await leave_note(self, self._note())
         self.log.info("Made sandbox %s for this task. %s", sandbox.id, sandbox.session_url or "")
 
     async def _left_over(self, client: AsyncSandboxClient, attempt: Attempt) -> ProcessSummary | None:
-        """Return this try's process, that a lost triggerer started; or an earlier try's, where it runs on.
-
-        An earlier try's that has ended was that try's result, or nobody's any more.
-        """
         if self.process_id:
             return await client.send(calls.get_process(self.process_id), self.sandbox_id)
-        run_started = attempt.run_started
-        since = run_started and int(run_started.timestamp() * 1000) - _CLOCKS_MS
         try:
-            keys = attempt.key, *await self._earlier_keys(attempt)
-            found = await sharing.find_process(client, self.sandbox_id, *keys, created_after=since)
+            return await left_over(self, client, attempt, waits=self.wait_for_completion)
         except (SandboxNotRunningError, NotFoundError):
             if self.sandbox is None or self._is_ours:
                 raise
             return None  # the sandbox of an earlier try, which has ended
-        if found is None or (found.status.is_terminal and not bears(found, attempt.key)):
-            return None
-        return found
-
-    async def _earlier_keys(self, attempt: Attempt) -> tuple[str, ...]:
-        """Return the keys of earlier tries whose processes may be this try's as well."""
-        if attempt.try_number > 1 and not self.wait_for_completion:
-            note = await read_note(self)
-            if note is not None and note.is_done and note.try_number is not None:
-                # It had succeeded, though its process may run on: a try after it is a clear's.
-                return tuple(attempt.key_of(n) for n in range(note.try_number + 1, attempt.try_number))
-        return attempt.unrecorded_keys
 
     async def _watch(
         self,
@@ -344,8 +345,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
     ) -> ProcessEvent:
         process = begun.process
         self.process_id = process.id
-        self._stop_telling()  # of a follow with a key that was refused
-        self._telling = asyncio.create_task(self._tell_soon(client))
+        self._telling.soon(client)
         if begun.attached:
             self.log.info("Found process %s in sandbox %s: following it.", process.id, self.sandbox_id)
         else:
@@ -361,40 +361,11 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             self.deadline = began + params.timeout_ms / 1000 + OVERDUE_SECONDS
         return await self._follow_process(client, backlog, begun, stdin)
 
-    async def _was_killed(self, end: ProcessEvent) -> bool:
-        """Whether a process was ended since its try was cleared: it may well have ended with exit code 0."""
-        return end.status is ProcessStatus.KILLED or await pushed(self, KILLED_KEY) == end.process_id
-
-    # --- word to others ----------------------------------------------------------------------
-
-    async def _tell_soon(self, client: AsyncSandboxClient) -> None:
-        """Tell in a while, beside the wait: a short process has its end told with it."""
-        await asyncio.sleep(0 if self.owns_sandbox else _TELL_SECONDS)
-        await self._tell(client)
-        with suppress(AirflowRuntimeError):
-            await leave_note(self, self._note())
-
-    def _stop_telling(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-
-    async def _tell(self, client: AsyncSandboxClient) -> None:
-        """Push what the operator pushes before it waits, unless that was done."""
-        values = {"sandbox_id": self.sandbox_id, "process_id": self.process_id}
-        if (page := client.page_of(self.sandbox_id)) is not None:
-            values[SESSION_URL_KEY] = page
-        try:
-            for key in values.keys() - self._told if self._rules.pushes else ():
-                await push(self, key, values[key])
-                self._told.add(key)
-        except AirflowRuntimeError as error:
-            self.log.warning("XCom could not take the process's id. %s", error)
-
     # --- the end -----------------------------------------------------------------------------
 
     async def _end_of_task(self, client: AsyncSandboxClient, end: ProcessEvent) -> TriggerEvent | None:
-        self._stop_telling()
-        await self._tell(client)
+        self._telling.stop()
+        await self._telling.now(client)
         if end.deadline_passed:
             event = self._rules.failed(self, overdue_error(end.sandbox_id, end.process_id, end.error or ""))
             await self._stop_own(client)
@@ -407,7 +378,12 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         return await super()._end_of_task(client, end)
 
     def _failure(self, error: Exception) -> ProcessEvent:
+        if self._unrendered is not None and not self.process_id:
+            error = self._unrendered  # of which it may well be that the connection is not known
         end = super()._failure(error)
+        if error is self._unrendered:
+            # A retry may mend it, as with a variable that is made meanwhile.
+            return end.model_copy(update={"failure": "service"})
         if isinstance(error, SandboxError) and not is_lasting(error, replaceable_sandbox=self.owns_sandbox):
             return end
         # A worker alone can fail a task for good.
@@ -417,7 +393,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         if (event := await super()._end_of_wait(client, error)) is not None:
             return event
         await self._stop_own(client)
-        if is_lasting(error, replaceable_sandbox=self.owns_sandbox):
+        if error is not self._unrendered and is_lasting(error, replaceable_sandbox=self.owns_sandbox):
             return None
         return self._rules.failed(self, error)
 

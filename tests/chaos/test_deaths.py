@@ -68,29 +68,33 @@ def _is_task(pid: int) -> bool:
 def test_when_triggerer_and_worker_are_killed_the_process_runs_once_and_each_line_stands_once(
     airflow: Any,
 ) -> None:
+    # Of a task that a triggerer can't render any more, from when the variable is gone.
+    unrendered = ("unrendered",) if WORKERLESS else ()
+    airflow.request("POST", "/variables", body={"key": "sbx_word", "value": "line"})
     run_id = airflow.trigger("survives")
-    for task in ("triggerer", "worker", *WORKERLESS):
+    for task in ("triggerer", "worker", *WORKERLESS, *unrendered):
         airflow.wait_for(
             lambda task=task: has_line(airflow, run_id, task, "line 60"), 60, f"output of {task}"
         )
     noisy = [f"line {n} {'x' * 5600}" for n in range(1, 701)]
     airflow.wait_for(lambda: has_line(airflow, run_id, "noisy", noisy[499]), 90, "output of noisy")
-    for task in ("triggerer", "noisy", *WORKERLESS):
+    for task in ("triggerer", "noisy", *WORKERLESS, *unrendered):
         assert airflow.task_instance("survives", run_id, task).state == "deferred"
 
+    airflow.request("DELETE", "/variables/sbx_word")
     os.kill(task_process(airflow), signal.SIGKILL)
     airflow.kill("triggerer", signal.SIGKILL)
     time.sleep(1)  # the dead one's lines and the next one's must differ in time, as in life
     airflow.start_component("triggerer")
 
     assert airflow.wait_for_run("survives", run_id, timeout=200) == "success"
-    for task in ("triggerer", *WORKERLESS):
+    for task in ("triggerer", *WORKERLESS, *unrendered):
         assert output(airflow, run_id, task, 1) == LINES
         assert airflow.task_instance("survives", run_id, task).try_number == 1
     worker = airflow.task_instance("survives", run_id, "worker")
     assert worker.try_number == 2
     assert output(airflow, run_id, "worker", 2) == LINES
-    for task in ("triggerer", "worker", "noisy", *WORKERLESS):
+    for task in ("triggerer", "worker", "noisy", *WORKERLESS, *unrendered):
         result = airflow.xcom("survives", run_id, task)
         # Its last line counts how often the command ran in its sandbox.
         assert result["stdout"].splitlines()[-1] == "1"

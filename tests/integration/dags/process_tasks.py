@@ -133,6 +133,13 @@ with DAG("survives"):
     )
     if renders_in_triggerer():
         SandboxProcessOperator(task_id="workerless", command=COUNT, sandbox=SANDBOX, start_from_trigger=True)
+        # The variable is deleted while it runs: what takes over can't render it any more.
+        SandboxProcessOperator(
+            task_id="unrendered",
+            command=COUNT.replace("line", "{{ var.value.sbx_word }}"),
+            sandbox=SANDBOX,
+            start_from_trigger=True,
+        )
     # More than the service keeps for a later reader, between the deferral and a triggerer's death.
     PAD = "x" * 5600
     SandboxProcessOperator(

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_provider_sbx.compat import renders_in_triggerer
 from airflow_provider_sbx.runs.attempt import Attempt
@@ -73,6 +75,10 @@ def begins(network, *events, found=(), **result):
     network.queue(*STREAM, event_stream(*events, done))
     network.queue(*STDIN, {"success": True})
     network.queue(*WAIT, {"result": result_body(**result)})
+
+
+def asked(network):
+    return [(request.method, request.url.path) for request in network.requests]
 
 
 async def fired(made):
@@ -554,6 +560,82 @@ async def test_nothing_is_run_where_a_name_is_missing_and_it_is_said(network, su
     made = rendered(trigger(command=command), params={"x": 1})
 
     assert ended(await fired(made)) == "failed"  # which Airflow may retry, as on a worker
+    assert network.requests == []
+
+
+class Broken:
+    """A variable or connection that Airflow can't tell, or whose use goes wrong."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getattr__(self, name):
+        raise self.error
+
+
+NO_VARIABLE = AirflowRuntimeError(ErrorResponse(error=ErrorType.VARIABLE_NOT_FOUND, detail={"key": "target"}))
+
+
+@pytest.mark.parametrize(
+    ("error", "word"), [(NO_VARIABLE, "target"), (ValueError("no number: 'hunter2'"), "ValueError")]
+)
+async def test_whatever_a_template_raises_fails_the_try_with_no_secret_in_its_words(
+    network, supervisor, error, word
+):
+    made = rendered(trigger(command="cp x {{ v.target }}", ends=ENDS | {"fails": False}), v=Broken(error))
+
+    event = ProcessEvent.read((await fired(made)).payload)
+
+    assert (event.failure, network.requests) == ("service", [])
+    assert word in event.error
+    assert "hunter2" not in event.error
+
+
+async def test_a_connection_whose_name_can_not_be_rendered_fails_the_try_by_that(network, supervisor):
+    made = trigger(sbx_conn_id="{{ v.target }}", ends=ENDS | {"fails": False})
+    made.template_fields = ("sbx_conn_id", "command")
+    made.render_template_fields({"v": Broken(NO_VARIABLE)})
+
+    event = ProcessEvent.read((await fired(made)).payload)
+
+    assert (event.failure, network.requests) == ("service", [])
+    assert "target" in event.error
+
+
+def takes_over_unrendered(supervisor, note, **options):
+    supervisor.xcom["sbx_process"] = {"follower": "lost", "try_number": 1, "sandbox_id": SANDBOX} | note
+    return rendered(trigger(command="cp x {{ v.target }}", **options), v=Broken(NO_VARIABLE))
+
+
+@pytest.mark.parametrize("owns", [False, True])
+async def test_a_process_that_runs_is_followed_though_its_fields_can_not_be_rendered_any_more(
+    network, supervisor, owns
+):
+    network.queue(*STREAM, event_stream(sse_output(1, "a\n"), sse("done", result_body(exit_code=0))))
+    network.queue(*WAIT, {"result": result_body(exit_code=0, stdout="a\n")})
+    network.queue(*STOP, {"success": True})
+    made = takes_over_unrendered(supervisor, {"process_id": PROCESS, "owns_sandbox": owns})
+
+    assert ended(await fired(made)) == "success"
+    assert supervisor.xcom["return_value"]["stdout"] == "a\n"
+    assert {START, STDIN}.isdisjoint(asked(network))
+    assert (STOP in asked(network)) is owns
+
+
+async def test_an_own_sandbox_without_a_process_is_stopped_where_the_fields_can_not_be_rendered(
+    network, supervisor
+):
+    network.queue(*STOP, {"success": True})
+    made = takes_over_unrendered(supervisor, {"owns_sandbox": True})
+
+    assert ended(await fired(made)) == "failed"
+    assert asked(network) == [STOP]
+
+
+async def test_what_an_earlier_try_noted_is_not_followed_by_one_that_can_not_be_rendered(network, supervisor):
+    made = takes_over_unrendered(supervisor, {"process_id": PROCESS}, try_number=2)
+
+    assert ended(await fired(made)) == "failed"
     assert network.requests == []
 
 
