@@ -6,8 +6,6 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import jinja2
-
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
@@ -27,17 +25,10 @@ from airflow_provider_sbx.api.validation import (
 )
 from airflow_provider_sbx.compat import default_deferrable
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION
-from airflow_provider_sbx.operators.command import (
-    SCRIPT_SUFFIXES,
-    check_if_known,
-    is_known,
-    is_python_file,
-    is_script_file,
-    python_script,
-)
+from airflow_provider_sbx.operators.command import check_if_known, is_known
+from airflow_provider_sbx.operators.script import ScriptTask
 from airflow_provider_sbx.operators.signal import SandboxSignalOperator
 from airflow_provider_sbx.operators.target import Templated
-from airflow_provider_sbx.operators.task import SandboxTask
 from airflow_provider_sbx.operators.worker import Options
 from airflow_provider_sbx.operators.workerless import (
     check_startable,
@@ -47,8 +38,7 @@ from airflow_provider_sbx.operators.workerless import (
     start_trigger_args,
     why_on_a_worker,
 )
-from airflow_provider_sbx.runs.ending import task_failures
-from airflow_provider_sbx.runs.parameters import hide_values, keeping_last_line_end, parameters_of
+from airflow_provider_sbx.runs.parameters import hide_values, parameters_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -58,7 +48,7 @@ __all__ = ["SandboxExecOperator", "SandboxProcessOperator", "SandboxSignalOperat
 _MOST_OUTPUT_BYTES = 16 * 1024 * 1024
 
 
-class SandboxExecOperator(SandboxTask):
+class SandboxExecOperator(ScriptTask):
     """Run a command in a sandbox and wait for its end.
 
     Its output stands in the task's log as it comes, each line with the sandbox's own time. An exit
@@ -133,7 +123,6 @@ class SandboxExecOperator(SandboxTask):
         "secrets": "json",
         "one_password": "json",
     }
-    template_ext: Sequence[str] = SCRIPT_SUFFIXES
     ui_color = "#e3f0ec"
 
     def __init__(
@@ -186,63 +175,8 @@ class SandboxExecOperator(SandboxTask):
         self.vault = vault
         self.one_password = one_password
         self.sbx_conn_id = sbx_conn_id
-        self._is_python_file = is_python_file(command)
-        if not is_script_file(command):
-            # Else Airflow takes `python main.py` for the name of a template file.
-            self.template_ext = ()
+        self._take_script()
         self._check_early()
-
-    def resolve_template_files(self) -> None:
-        """Read the script's file, unless the command is the path of a program in the sandbox."""
-        self._look_for_script(self.get_template_env())
-        super().resolve_template_files()
-
-    def prepare_template(self) -> None:
-        """Take no field for a file's name any more, once the script's text stands in the command."""
-        if not is_script_file(self.command):
-            self.template_ext = ()
-
-    def render_template(
-        self,
-        content: Any,
-        context: Context,
-        jinja_env: jinja2.Environment | None = None,
-        seen_oids: set[int] | None = None,
-    ) -> Any:
-        r"""Render a template, keeping its last line end, which Jinja drops: `read` waits for it."""
-        if seen_oids is not None and id(content) in seen_oids:
-            return content  # another task's result, that is mapped over: no template
-        env, suffixes = jinja_env or self.get_template_env(), self.template_ext
-        if isinstance(content, str) and content == self.command:
-            with task_failures():
-                self._look_for_script(env, is_needed=True)
-            return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
-        self.template_ext = ()  # of files, the command alone is taken for the name of one
-        try:
-            return super().render_template(keeping_last_line_end(content, env), context, env, seen_oids)
-        finally:
-            self.template_ext = suffixes
-
-    def _look_for_script(self, env: jinja2.Environment, *, is_needed: bool = False) -> None:
-        """See whether the script's file is there; a path from `/` on may also be the sandbox's.
-
-        :raises InvalidParameterError: it is needed now, and isn't there.
-        """
-        if not self.template_ext or not is_script_file(self.command) or env.loader is None:
-            return
-        try:
-            env.loader.get_source(env, self.command)
-        except jinja2.TemplateNotFound:
-            if self.command.startswith("/"):
-                self.template_ext, self._is_python_file = (), False
-            elif is_needed:
-                raise InvalidParameterError(
-                    "command",
-                    f"there is no file {self.command!r} beside the DAG's file or in its template_searchpath",
-                    "Name a script that is there; for one in the sandbox, write its whole path, from / on.",
-                ) from None
-        except (OSError, ValueError):
-            pass  # it is there, and can't be read: Airflow says so, and loads the DAG
 
     # --- checks ------------------------------------------------------------------------------
 
@@ -297,10 +231,7 @@ class SandboxExecOperator(SandboxTask):
 
         :param time_left: what is left of `execution_timeout`, in seconds.
         """
-        command: object = self.command
-        if self._is_python_file:
-            command = python_script(check_command(command))
-        return parameters_of(self, command, context, time_left)
+        return parameters_of(self, self._shell_command(), context, time_left)
 
     def _hide_values(self) -> None:
         hide_values(self.env)
@@ -399,10 +330,8 @@ class SandboxProcessOperator(SandboxExecOperator):
         if not self.start_from_trigger:
             self.start_trigger_args = None
             return
-        command = python_script(self.command) if self._is_python_file else self.command
-        self.start_trigger_args = start_trigger_args(
-            self, command, self._options(deferrable=True), self._ends(fails=fails_in_triggerer(self))
-        )
+        options, ends = self._options(deferrable=True), self._ends(fails=fails_in_triggerer(self))
+        self.start_trigger_args = start_trigger_args(self, self._shell_command(), options, ends)
 
     def _ends(self, *, fails: bool = False) -> dict[str, Any] | None:
         if not (self.end_from_trigger or self._starts_from_trigger):

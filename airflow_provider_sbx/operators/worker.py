@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_sbx.api import calls
 from airflow_provider_sbx.api.conversations import find_process, terminate
 from airflow_provider_sbx.api.errors import (
     InvalidParameterError,
@@ -20,7 +19,7 @@ from airflow_provider_sbx.api.errors import (
     SandboxError,
     ServiceError,
 )
-from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, ProcessSummary, SandboxSpec
+from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, SandboxSpec
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.compat import task_logger, worker_stats
@@ -28,6 +27,7 @@ from airflow_provider_sbx.follow import end_overdue
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.hooks.shared_client import new_async_client
 from airflow_provider_sbx.metrics import Meter, span
+from airflow_provider_sbx.operators.earlier import ENDED_FOR_US, left_over
 from airflow_provider_sbx.runs.attempt import Attempt
 from airflow_provider_sbx.runs.parameters import OVERDUE_SECONDS, outliving
 from airflow_provider_sbx.runs.running import (
@@ -52,7 +52,6 @@ then the process must be known to have ended.
 """
 
 _KILL_POLICY = RetryPolicy(patience_seconds=1.0)
-_ENDED_FOR_US = (ProcessStatus.KILLED, ProcessStatus.TIMED_OUT)
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ class WorkerRun:
             return ended
 
     async def _run(self, client: AsyncSandboxClient, sandbox_id: str) -> End:
-        left = await self._left_over(client, sandbox_id)
+        left = await left_over(client, self._attempt, sandbox_id)
         self._set_deadline()
         if left is not None:
             ended = await self._wait(client, sandbox_id, Begun(left, attached=True))
@@ -300,7 +299,7 @@ class WorkerRun:
     async def _taken_over(self, client: AsyncSandboxClient) -> Ended | None:
         """Return the end that a lost try saw, and stop the sandbox that it may not have come to stop."""
         left = self._attempt.left_over
-        if left is None or left.outcome is None or left.outcome.status in _ENDED_FOR_US:
+        if left is None or left.outcome is None or left.outcome.status in ENDED_FOR_US:
             return None
         self._log.info(
             "Process %s ended in try %d, whose log has its output.", left.process_id, left.try_number
@@ -324,35 +323,6 @@ class WorkerRun:
         self._attempt.remember(sandbox.id, owns_sandbox=True)
         self._tell(sandbox.id, None, sandbox.page)
         self._log.info("Made sandbox %s for this task. %s", sandbox.id, sandbox.session_url or "")
-
-    async def _left_over(self, client: AsyncSandboxClient, sandbox_id: str) -> ProcessSummary | None:
-        """Return the process that an earlier try left running or ended unseen, if its worker was lost.
-
-        A process that was killed or timed out is not this try's result: whoever cleared the task had
-        it killed, and its time was the earlier try's.
-        """
-        process = None
-        if keys := self._attempt.unrecorded_keys:
-            process = await client.converse(sandbox_id, find_process(*keys))
-            if process is not None and process.status.is_terminal and not self._attempt.has_store:
-                # Without the store it can't be told whether an ended one was that try's result.
-                process = None
-        if process is None:
-            process = await self._recorded(client, sandbox_id)
-        if process is None or process.status in _ENDED_FOR_US:
-            return None
-        return process
-
-    async def _recorded(self, client: AsyncSandboxClient, sandbox_id: str) -> ProcessSummary | None:
-        left = self._attempt.left_over
-        if left is None or left.sandbox_id != sandbox_id:
-            return None
-        if left.process_id is None:
-            return await client.converse(sandbox_id, find_process(self._attempt.key_of(left.try_number)))
-        try:
-            return await client.send(calls.get_process(left.process_id), sandbox_id)
-        except NotFoundError:
-            return None
 
     async def _stop_own_sandbox(self, client: AsyncSandboxClient) -> None:
         if self._owns_sandbox and self._sandbox_id is not None:
