@@ -131,8 +131,7 @@ def check_seconds(
     if value is None:
         return None
     least = "of 0 or more" if or_zero else f"of {at_least:g} or more" if at_least else "above 0"
-    remedy = f"Give a timedelta or a number of seconds {least}."
-    seconds = math.nan
+    problem = f"is not {least}"
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -141,12 +140,13 @@ def check_seconds(
         try:
             seconds = float(value)
         except ValueError:
-            raise InvalidParameterError(parameter, f"{value!r} is not a number", remedy) from None
+            seconds, problem = math.nan, "is not a number"
     else:
-        raise InvalidParameterError(parameter, f"{value!r} is not a duration", remedy)
-    if not math.isfinite(seconds) or seconds < at_least or (seconds == 0 and not or_zero):
-        raise InvalidParameterError(parameter, f"{value!r} is not {least}", remedy)
-    return seconds
+        seconds, problem = math.nan, "is not a duration"
+    if at_least <= seconds < math.inf and (seconds > 0 or or_zero):
+        return seconds
+    remedy = f"Give a timedelta or a number of seconds {least}."
+    raise InvalidParameterError(parameter, f"{value!r} {problem}", remedy)
 
 
 _SIGNAL_NUMBERS = {

@@ -48,10 +48,13 @@ class LinkedToSandbox(BaseOperator):
     operator_extra_links: Collection[BaseOperatorLink] = (SandboxLink(),)
     sandbox_page: str | None = None
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def _link_if_it_pushes(self) -> None:
+        """Drop the link of a task that pushes nothing: Airflow would push an empty address.
+
+        Called by the operators' constructors: with one of this class's own, Airflow would merge the DAG's
+        defaults once more for each task, which takes a sixth of what it does for a BashOperator.
+        """
         if not self.do_xcom_push:
-            # Airflow would push an empty address, where nothing is to be pushed.
             self.operator_extra_links = ()
 
     def show_page(self, context: Mapping[str, Any], url: str | None) -> None:

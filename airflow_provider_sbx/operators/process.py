@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_sbx.api.errors import InvalidParameterError
@@ -46,6 +47,17 @@ if TYPE_CHECKING:
 __all__ = ["SandboxExecOperator", "SandboxProcessOperator", "SandboxSignalOperator"]
 
 _MOST_OUTPUT_BYTES = 16 * 1024 * 1024
+
+_OPTIONAL: dict[str, Callable[[Any], object]] = {
+    "env": check_env,
+    "timeout": partial(check_seconds, "timeout"),
+    "cwd": partial(check_text, "cwd", what="a directory"),
+    "run_as": partial(check_text, "run_as", what="a user"),
+    "sandbox_id": partial(check_text, "sandbox_id", what="an id"),
+    "sandbox": sandbox_spec,
+    "vault": partial(check_text, "vault", what="a vault"),
+}
+"""How optional parameters are checked, each by itself."""
 
 
 class SandboxExecOperator(ScriptTask):
@@ -153,6 +165,7 @@ class SandboxExecOperator(ScriptTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._link_if_it_pushes()
         self.command = command
         self.sandbox_id = sandbox_id
         self.sandbox = sandbox
@@ -183,14 +196,10 @@ class SandboxExecOperator(ScriptTask):
     def _check_early(self) -> None:
         """Check what is known at parse time; what isn't is checked when it has been rendered."""
         check_if_known(self.command, check_command)
-        check_if_known(self.env, check_env)
-        check_if_known(self.timeout, lambda value: check_seconds("timeout", value))
-        check_if_known(self.cwd, lambda value: check_text("cwd", value, what="a directory"))
-        check_if_known(self.run_as, lambda value: check_text("run_as", value, what="a user"))
-        check_if_known(self.sandbox_id, lambda value: check_text("sandbox_id", value, what="an id"))
-        if self.sandbox is not None:
-            check_if_known(self.sandbox, sandbox_spec)
-        check_if_known(self.vault, lambda value: check_text("vault", value, what="a vault"))
+        for name, check in _OPTIONAL.items():
+            # Most tasks have few of them, and a DAG file many tasks.
+            if (value := getattr(self, name)) is not None:
+                check_if_known(value, check)
         self._check_sources()
         self._check_one_sandbox()
         check_choice("wait_strategy", self.wait_strategy, tuple(WaitStrategy))
@@ -211,6 +220,8 @@ class SandboxExecOperator(ScriptTask):
 
     def _check_sources(self) -> None:
         """Check where variables come from, as far as that is known."""
+        if self.secrets is None and self.one_password is None:
+            return
         stored = {"secrets": self.secrets, "one_password": self.one_password}
         given = {name: value for name, value in stored.items() if value is not None and is_known(value)}
         if given and isinstance(self.env, Mapping):

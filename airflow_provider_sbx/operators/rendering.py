@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -91,11 +92,21 @@ def trigger_filters(dag: Any = None) -> Mapping[str, Any]:
 
     :param dag: the task's DAG, which may have others of the same names.
     """
+    own = getattr(dag, "user_defined_filters", None) or {}
+    return {name: filtered for name, filtered in _filters().items() if name not in own}
+
+
+@cache
+def _filters() -> Mapping[str, Any]:
     from airflow.triggers.base import BaseTrigger
 
     env: jinja2.Environment = BaseTrigger.get_template_env(None)  # type: ignore[arg-type]  # uses no self
-    own = getattr(dag, "user_defined_filters", None) or {}
-    return {name: filtered for name, filtered in env.filters.items() if name not in own}
+    return env.filters
+
+
+@cache
+def _environment() -> SandboxedEnvironment:
+    return SandboxedEnvironment()
 
 
 def _templates(value: object) -> Iterator[object]:
@@ -118,8 +129,10 @@ def _templates(value: object) -> Iterator[object]:
 
 
 def _why_not(text: str, filters: Mapping[str, Any]) -> str | None:
+    if is_known(text):
+        return None
     try:
-        tree = SandboxedEnvironment().parse(text)
+        tree = _environment().parse(text)
     except jinja2.TemplateSyntaxError:
         return None  # fails there as here, and says so
     if any(map(tree.find, (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):

@@ -138,6 +138,7 @@ class SandboxCreateOperator(LinkedToSandbox):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._link_if_it_pushes()
         self.image_name = image_name
         self.image_id = image_id
         self.snapshot_name = snapshot_name
@@ -249,6 +250,7 @@ class SandboxStopOperator(LinkedToSandbox):
         self, *, sandbox_id: str | XComArg, sbx_conn_id: str = DEFAULT_CONNECTION, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self._link_if_it_pushes()
         self.sandbox_id = sandbox_id
         self.sbx_conn_id = sbx_conn_id
         check_if_known(sandbox_id, _check_id)

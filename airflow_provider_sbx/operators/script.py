@@ -38,7 +38,10 @@ class ScriptTask(SandboxTask):
 
     def resolve_template_files(self) -> None:
         """Read the script's file, unless the command is the path of a program in the sandbox."""
-        self._look_for_script(self.get_template_env())
+        if (
+            self.template_ext
+        ):  # of a DAG's many tasks most have none, and an environment takes a while to make
+            self._look_for_script(self.get_template_env())
         super().resolve_template_files()
 
     def prepare_template(self) -> None:

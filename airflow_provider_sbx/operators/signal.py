@@ -67,6 +67,7 @@ class SandboxSignalOperator(LinkedToSandbox):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._link_if_it_pushes()
         self.process = process
         self.sandbox_id = sandbox_id
         self.process_id = process_id

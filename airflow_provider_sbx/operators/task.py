@@ -62,11 +62,10 @@ class SandboxTask(LinkedToSandbox):
     max_output_bytes: int
     sbx_conn_id: str
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._run: WorkerRun | None = None
-        self._kill_seconds = WORKER_GRACE_SECONDS
-        self._is_overdue = False
+    # Of the class: see `_link_if_it_pushes` for what a constructor costs.
+    _run: WorkerRun | None = None
+    _kill_seconds = WORKER_GRACE_SECONDS
+    _is_overdue = False
 
     @abstractmethod
     def _check_one_sandbox(self) -> None:

@@ -116,6 +116,8 @@ def why_on_a_worker(task: SandboxProcessOperator) -> str | None:
 def exit_codes(given: int | Container[int] | None) -> list[int]:
     """Return exit codes to skip on as a trigger's arguments hold them."""
     skip_on = check_exit_codes("skip_on_exit_code", given)
+    if isinstance(skip_on, tuple):
+        return [code for code in skip_on if code in _EXIT_CODES]
     return [code for code in _EXIT_CODES if code in skip_on]
 
 
@@ -128,7 +130,8 @@ def start_trigger_args(
     :param options: how to wait.
     :param ends: how to end; see `TaskEnd`.
     """
-    kwargs = {field: _plain(getattr(task, field)) for field in task.template_fields}
+    given = {field: getattr(task, field) for field in task.template_fields}
+    kwargs = {field: _plain(value) for field, value in given.items() if value is not None}
     waiting = {
         "append_airflow_env": task.append_airflow_env,
         "wait_strategy": options.wait_strategy,

@@ -100,6 +100,7 @@ class SandboxProcessSensor(LinkedToSandbox, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._link_if_it_pushes()
         self.process = process
         self.sandbox_id = sandbox_id
         self.process_id = process_id

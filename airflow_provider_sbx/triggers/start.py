@@ -149,7 +149,8 @@ class SandboxStartTrigger(SandboxProcessTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the triggerer builds this trigger from."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", self._given
+        given = {name: value for name, value in self._given.items() if value is not None}
+        return f"{type(self).__module__}.{type(self).__qualname__}", given
 
     # --- rendering ---------------------------------------------------------------------------
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from tests.unit.client.twins import Service
-
 # Airflow makes its home as soon as it is imported, which nothing above does.
 _home = tempfile.mkdtemp(prefix="sbx-unit-")
 atexit.register(shutil.rmtree, _home, ignore_errors=True)
 os.environ["AIRFLOW_HOME"] = _home
+
+from airflow_provider_sbx.compat import default_deferrable  # noqa: E402  # not before the home is set
+from tests.unit.client.twins import Service  # noqa: E402  # the same
 
 # The machine may be busy with others: a slow example is no failure.
 set_hypothesis_home_dir(tempfile.gettempdir())  # else it writes into the checkout
@@ -31,6 +32,15 @@ def _bare_environment(monkeypatch):
     for name in list(os.environ):
         if name.startswith(("AIRFLOW_CONN_", "HYPERBROWSER_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def deferring_by_default(monkeypatch):
+    """An Airflow whose configuration has operators defer; it is read once."""
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    default_deferrable.cache_clear()
+    yield
+    default_deferrable.cache_clear()
 
 
 @pytest.fixture

@@ -179,9 +179,8 @@ def test_a_long_process_waits_in_the_triggerer_unless_told_otherwise():
     assert not make(SandboxExecOperator).deferrable
 
 
-def test_a_one_shot_command_waits_where_the_configuration_says(monkeypatch):
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
-
+@pytest.mark.usefixtures("deferring_by_default")
+def test_a_one_shot_command_waits_where_the_configuration_says():
     assert make(SandboxExecOperator).deferrable
 
 

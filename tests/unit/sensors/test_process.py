@@ -294,9 +294,12 @@ def test_one_that_has_ended_needs_no_triggerer(network, context_of, logged):
     assert logged == ["a"]
 
 
-def test_where_it_waits_is_told_by_the_configuration(monkeypatch):
+def test_it_waits_in_the_worker_by_default():
     assert not sensor().deferrable
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+
+
+@pytest.mark.usefixtures("deferring_by_default")
+def test_where_it_waits_is_told_by_the_configuration():
     assert sensor().deferrable
 
 
