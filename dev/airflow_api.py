@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,9 @@ from urllib.parse import quote
 import httpx
 
 PAGE = 100
+
+_PATIENCE_SECONDS = 30.0
+"""How long a question is asked again that was not answered, in seconds."""
 
 
 class AirflowApiError(RuntimeError):
@@ -76,9 +80,11 @@ class AirflowApi:
     ) -> Any:
         """Send one request below ``/api/v2`` and return the decoded answer.
 
+        A question that is not answered, or by an error of the server, is asked again for a while.
+
         Raises AirflowApiError for an error status, httpx.TransportError where no answer comes.
         """
-        response = self._send(method, path, params, body)
+        response = self._patiently(method, path, params, body)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             self._token = None
             response = self._send(method, path, params, body)
@@ -200,6 +206,22 @@ class AirflowApi:
     ) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._token or self.login()}", "Accept": "application/json"}
         return self._http.request(method, f"/api/v2{path}", params=params, json=body, headers=headers)
+
+    def _patiently(
+        self, method: str, path: str, params: Mapping[str, str | int | bool] | None, body: Any
+    ) -> httpx.Response:
+        give_up_at = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            is_last = method != "GET" or time.monotonic() > give_up_at
+            try:
+                response = self._send(method, path, params, body)
+            except httpx.TransportError:
+                if is_last:
+                    raise
+            else:
+                if is_last or not response.is_server_error:
+                    return response
+            time.sleep(1)
 
     def _pages(
         self, path: str, key: str, params: Mapping[str, str | int | bool] | None = None

@@ -45,7 +45,8 @@ def settings(
             "test_connection": "Enabled",
         },
         "database": {
-            "sql_alchemy_conn": database_url or f"sqlite:///{home / 'airflow.db'}",
+            # 5 s as shipped: where one writer is held up, those behind it fail ("database is locked").
+            "sql_alchemy_conn": database_url or f"sqlite:///{home / 'airflow.db'}?timeout=20",
             # Each component would compare the schema with the migrations: it was just made.
             "check_migrations": "False",
         },

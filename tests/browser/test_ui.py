@@ -110,6 +110,8 @@ def test_a_deferred_tasks_log_is_live_and_its_result_readable(
     sandbox_id, process_id = (airflow.xcom(dag_id, run_id, task, key) for key in ("sandbox_id", "process_id"))
     with SandboxClient(sbx_local.api_key, sbx_local.url) as service:
         assert service.get_process(sandbox_id, process_id).status is ProcessStatus.RUNNING
+        # It is held while the other pages are looked at, however long they take.
+        service.signal(sandbox_id, process_id, "STOP")
 
     page.get_by_role("link", name="Details", exact=True).click()
     link = page.get_by_role("link", name="Sandbox", exact=True)
@@ -125,6 +127,8 @@ def test_a_deferred_tasks_log_is_live_and_its_result_readable(
         expect(row).to_be_visible()
     picture(page, "grid")
 
+    with SandboxClient(sbx_local.api_key, sbx_local.url) as service:
+        service.signal(sandbox_id, process_id, "CONT")
     assert airflow.wait_for_run(dag_id, run_id, timeout=120) == "success"
     page.goto(f"/dags/{dag_id}/runs/{run_id}/tasks/{task}")
     page.get_by_role("link", name="Storage", exact=True).click()
@@ -156,6 +160,9 @@ def test_marking_a_deferred_task_failed_ends_its_process(page: Page, airflow: An
 
         airflow.wait_for(
             lambda: service.get_process(sandbox_id, process_id).status.is_terminal, 30, "the process's end"
+        )
+        airflow.wait_for(
+            lambda: "was to be ended" in airflow.task_log_text("endless", run_id, "wait", 1), 30, "word of it"
         )
         service.stop_sandbox(sandbox_id)
     page.goto(f"/dags/endless/runs/{run_id}/tasks/wait")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_sbx.client import SandboxClient
 from airflow_provider_sbx.compat import renders_in_triggerer
 from dev.airflow_api import AirflowApiError
 
@@ -42,6 +43,25 @@ def wait_for_output(airflow: Any, dag_id: str, run_id: str, tasks: tuple[str, ..
         airflow.wait_for(
             lambda task=task: len(output(airflow, run_id, task, 1, dag_id)) > 30, 60, f"output of {task}"
         )
+        # Some of it may be the worker's.
+        airflow.wait_for(lambda task=task: starts(airflow, dag_id, run_id, task) > 0, 60, "the triggerer")
+
+
+def starts(airflow: Any, dag_id: str, run_id: str, task: str) -> int:
+    """How many triggerers have begun to follow a task."""
+    text: str = airflow.task_log_text(dag_id, run_id, task, 1)
+    return text.count(" starting")
+
+
+def sandboxes(airflow: Any, dag_id: str, run_id: str, tasks: tuple[str, ...]) -> list[str]:
+    return [airflow.xcom(dag_id, run_id, task, "sandbox_id") for task in tasks]
+
+
+def let_go(sbx_local: Any, sandbox_ids: list[str]) -> None:
+    """Let the commands come to their end, once they have written what comes before it."""
+    with SandboxClient(sbx_local.api_key, sbx_local.url) as service:
+        for sandbox_id in sandbox_ids:
+            service.exec(sandbox_id, "touch /tmp/go")
 
 
 def ran_once(airflow: Any, dag_id: str, run_id: str, task: str) -> None:
@@ -66,7 +86,7 @@ def _is_task(pid: int) -> bool:
 
 
 def test_when_triggerer_and_worker_are_killed_the_process_runs_once_and_each_line_stands_once(
-    airflow: Any,
+    airflow: Any, sbx_local: Any
 ) -> None:
     # Of a task that a triggerer can't render any more, from when the variable is gone.
     unrendered = ("unrendered",) if WORKERLESS else ()
@@ -81,11 +101,13 @@ def test_when_triggerer_and_worker_are_killed_the_process_runs_once_and_each_lin
     for task in ("triggerer", "noisy", *WORKERLESS, *unrendered):
         assert airflow.task_instance("survives", run_id, task).state == "deferred"
 
+    held = sandboxes(airflow, "survives", run_id, ("triggerer", "worker", "noisy", *WORKERLESS, *unrendered))
     airflow.request("DELETE", "/variables/sbx_word")
     os.kill(task_process(airflow), signal.SIGKILL)
     airflow.kill("triggerer", signal.SIGKILL)
     time.sleep(1)  # the dead one's lines and the next one's must differ in time, as in life
     airflow.start_component("triggerer")
+    let_go(sbx_local, held)
 
     assert airflow.wait_for_run("survives", run_id, timeout=200) == "success"
     for task in ("triggerer", *WORKERLESS, *unrendered):
@@ -104,44 +126,56 @@ def test_when_triggerer_and_worker_are_killed_the_process_runs_once_and_each_lin
     assert checkpoint["state"]["next_seq"] > 100
 
 
-def test_a_triggerer_that_was_frozen_until_another_took_over_kills_nothing(airflow: Any) -> None:
+def test_a_triggerer_that_was_frozen_until_another_took_over_kills_nothing(
+    airflow: Any, sbx_local: Any
+) -> None:
     dag_id = "survives_a_freeze"
     run_id = airflow.trigger(dag_id)
     tasks = ("count", *WORKERLESS)
     wait_for_output(airflow, dag_id, run_id, tasks)
+    held = sandboxes(airflow, dag_id, run_id, tasks)
     frozen = airflow.process("triggerer").members()
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     try:
         airflow.start_component("triggerer-2")
         airflow.wait_for(
-            lambda: all(
-                airflow.task_log_text(dag_id, run_id, task, 1).count(" starting") > 1 for task in tasks
-            ),
-            75,
+            lambda: all(starts(airflow, dag_id, run_id, task) > 1 for task in tasks),
+            150,
             "the second triggerer to take over",
         )
     finally:
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)
-    # Awake, the first finds that its trigger is another's, and is told by Airflow to kill.
-    assert airflow.wait_for_run(dag_id, run_id, timeout=120) == "success"
-    for task in tasks:
-        ran_once(airflow, dag_id, run_id, task)
-        log = airflow.task_log_text(dag_id, run_id, task, 1)
-        assert "invoking on_kill" in log
-        assert "was to be ended" not in log
-    # The other waits for a note of the second triggerer, and may not come to say so: the first shuts down.
-    assert "another triggerer follows it" in airflow.task_log_text(dag_id, run_id, "count", 1)
-    airflow.stop_component("triggerer-2")
+    try:
+        # Awake, the first finds that its triggers are another's, and is told by Airflow to kill. Of the other
+        # task it waits for a note of the second triggerer, and may not come to say so: it shuts down.
+        airflow.wait_for(
+            lambda: "another triggerer follows it" in airflow.task_log_text(dag_id, run_id, "count", 1),
+            60,
+            "the first triggerer to leave the process alone",
+        )
+        let_go(sbx_local, held)
+        assert airflow.wait_for_run(dag_id, run_id, timeout=150) == "success"
+        for task in tasks:
+            ran_once(airflow, dag_id, run_id, task)
+            log = airflow.task_log_text(dag_id, run_id, task, 1)
+            assert "invoking on_kill" in log
+            assert "was to be ended" not in log
+    finally:
+        airflow.stop_component("triggerer-2")
 
 
-def test_a_rolling_deploy_of_the_triggerer_kills_nothing_and_loses_no_line(airflow: Any) -> None:
+def test_a_rolling_deploy_of_the_triggerer_kills_nothing_and_loses_no_line(
+    airflow: Any, sbx_local: Any
+) -> None:
     dag_id = "survives_a_freeze"
     run_id = airflow.trigger(dag_id)
     tasks = ("count", *WORKERLESS)
     wait_for_output(airflow, dag_id, run_id, tasks)
+    held = sandboxes(airflow, dag_id, run_id, tasks)
     airflow.restart("triggerer")
+    let_go(sbx_local, held)
 
     assert airflow.wait_for_run(dag_id, run_id, timeout=150) == "success"
     for task in tasks:

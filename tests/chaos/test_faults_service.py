@@ -240,7 +240,7 @@ def test_tokens_that_last_for_a_second_are_renewed_in_silence(chaos_on):
     def plan(run):
         return [Rule(streams, CutAfter(lambda: run.rng.randint(3, 9), CloseStream))]
 
-    for run in chaos_on("--token-seconds", "1")(plan, Script(pause=0.06)):
+    for run in chaos_on("--token-seconds", "3")(plan, Script(pause=0.06)):
         assert len(run.proxy.tokens) > 1
 
 

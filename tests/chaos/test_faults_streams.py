@@ -253,7 +253,7 @@ def test_output_that_is_no_longer_kept_is_named_and_the_rest_is_logged(chaos_on)
             Rule(follows, CutAfter(9, CloseStream), skip=2, times=1),
         ]
 
-    script = Script(lines=120, pause=0.01)
+    script = Script(lines=400, pause=0.01)
     for run in chaos_on("--replay-bytes", "2000")(plan, script, may_lose=True):
         assert run.log.named or run.seed % 2 == 0
         assert run.log.lines()[-1] == script.stdout[-1]

@@ -30,7 +30,7 @@ def test_each_process_of_a_run_that_is_failed_gets_term_and_then_kill(airflow: A
         run_id = airflow.trigger(dag_id, {"sandbox_id": sandbox.id})
         airflow.wait_for(lambda: ends()["running"] == TASKS, 60 + TASKS, "all processes to run")
         airflow.set_run_state(dag_id, run_id, "failed")
-        airflow.wait_for(lambda: not ends()["running"], 45, "all processes to be ended")
+        airflow.wait_for(lambda: not ends()["running"], 90, "all processes to be ended")
         found = ends()
         service.stop_sandbox(sandbox.id)
     assert found == {"killed": TASKS}

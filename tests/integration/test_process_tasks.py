@@ -126,7 +126,9 @@ def test_the_execution_timeout_ends_the_process(ends: Run, service: SandboxClien
     task = "runs_out_of_execution_timeout"
     assert ends.state(task) == "failed"
     lines = ends.lines(task)
-    assert lines.index("began") < lines.index("asked to end")
+    assert lines[0] == "began"
+    # Where a worker is held up, Airflow's own alarm comes first: the process is ended, and no more is read.
+    assert lines[-1] == "asked to end" or "it ended after TERM" in ends.log(task)
     # Its sandbox was made for it, so that both are gone.
     assert service.get_sandbox(ends.xcom(task, "sandbox_id")).status == "closed"
 
@@ -199,7 +201,7 @@ def _start_long(airflow: Any, mode: str, state: str) -> str:
     run_id: str = airflow.trigger(dag_id)
     airflow.wait_for_task(dag_id, run_id, "count", {state}, timeout=60)
     airflow.wait_for(
-        lambda: "line 10" in airflow.task_log_text(dag_id, run_id, "count", 1), 30, "output in the log"
+        lambda: "line 10" in airflow.task_log_text(dag_id, run_id, "count", 1), 90, "output in the log"
     )
     return run_id
 

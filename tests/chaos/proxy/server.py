@@ -127,7 +127,12 @@ class ChaosProxy:
         async def fall_and_rise() -> None:
             await self._down()
             await asyncio.sleep(seconds)
-            await self._up()
+            while True:
+                try:
+                    await self._up()
+                    return
+                except OSError:  # another has its port just now
+                    await asyncio.sleep(0.2)
 
         asyncio.run_coroutine_threadsafe(fall_and_rise(), _loop())
 

@@ -84,7 +84,7 @@ with DAG("sensors"), sandbox_group("box", image_name="python", timeout_minutes=3
         SandboxProcessSensor(task_id=f"unknown_{mode}", process_id="no-such-process", retries=3, **how)
 
 with DAG("sensors_that_give_up"), sandbox_group("box", image_name="python", timeout_minutes=30):
-    start = SandboxProcessOperator(task_id="start", command="sleep 120", wait_for_completion=False)
+    start = SandboxProcessOperator(task_id="start", command="sleep 600", wait_for_completion=False)
     # Airflow fails a task that is queued again before its worker's exit was seen: see `SETTLE_SECONDS`.
     limits = {"timeout": 10, "poke_interval": 8}
     for mode, how in MODES.items():
@@ -97,7 +97,7 @@ with DAG("sensors_that_give_up"), sandbox_group("box", image_name="python", time
         )
         still = SandboxExecOperator(
             task_id=f"still_{mode}",
-            command="pgrep -f 'sleep 12[0]'",
+            command="pgrep -f 'sleep 60[0]'",
             trigger_rule="all_done",
         )
         [wait, soft] >> still

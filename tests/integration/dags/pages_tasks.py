@@ -12,5 +12,5 @@ with DAG("pages", schedule=None):
         "env": {"DB_PASSWORD": "open-sesame", "REGION": "north"},
     }
     SandboxExecOperator(task_id="sync", command='echo "pass $DB_PASSWORD to $REGION"', **common)
-    SandboxProcessOperator(task_id="deferred", command="sleep 4", **common)
+    SandboxProcessOperator(task_id="deferred", command="sleep 4", defer_after=0, **common)
     SandboxExecOperator(task_id="unlinked", command="true", do_xcom_push=False, **common)

@@ -43,7 +43,7 @@ for mode, wait in MODES.items():
             stdin="typed\n",
             **how,
         )
-        SandboxProcessOperator(task_id="times_out", command="echo began; sleep 60", timeout=1.5, **how)
+        SandboxProcessOperator(task_id="times_out", command="echo began; sleep 60", timeout=4, **how)
         SandboxProcessOperator(
             task_id="runs_out_of_execution_timeout",
             command="trap 'echo asked to end; exit 0' TERM; echo began; while :; do sleep 0.1; done",
@@ -120,8 +120,11 @@ with DAG("left_running"):
     )
 
 with DAG("survives"):
-    # What dies while these run is up to the test; each must end with its whole output, once.
-    COUNT = "for n in $(seq 400); do echo line $n; sleep 0.2; done; echo ran >> /tmp/runs; wc -l < /tmp/runs"
+    # What dies while these run is up to the test; each must end with its whole output, once, and not before
+    # the test lets it go on.
+    HELD = "until [ -e /tmp/go ]; do sleep 0.2; done"
+    RAN = "echo ran >> /tmp/runs; wc -l < /tmp/runs"
+    COUNT = f"for n in $(seq 400); do echo line $n; sleep 0.2; done; {HELD}; {RAN}"
     SandboxProcessOperator(task_id="triggerer", command=COUNT, sandbox=SANDBOX, defer_after=1)
     SandboxProcessOperator(
         task_id="worker",
@@ -144,14 +147,14 @@ with DAG("survives"):
     PAD = "x" * 5600
     SandboxProcessOperator(
         task_id="noisy",
-        command=f"for n in $(seq 700); do echo line $n {PAD}; sleep 0.1; done; echo ran >> /tmp/runs; "
-        "wc -l < /tmp/runs",
+        command=f"for n in $(seq 520); do echo line $n {PAD}; sleep 0.1; done; {HELD}; "
+        f"for n in $(seq 521 700); do echo line $n {PAD}; sleep 0.1; done; {RAN}",
         sandbox=SANDBOX,
         defer_after=0,
     )
 
 with DAG("survives_a_freeze"):
-    COUNT = "for n in $(seq 800); do echo line $n; sleep 0.1; done; echo ran >> /tmp/runs; wc -l < /tmp/runs"
+    COUNT = f"for n in $(seq 800); do echo line $n; sleep 0.1; done; {HELD}; {RAN}"
     SandboxProcessOperator(task_id="count", command=COUNT, sandbox=SANDBOX, defer_after=0)
     if renders_in_triggerer():
         SandboxProcessOperator(task_id="workerless", command=COUNT, sandbox=SANDBOX, start_from_trigger=True)
