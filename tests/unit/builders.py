@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,6 +90,13 @@ def texts(entries: Iterable[Entry]) -> list[str]:
 
 def lines_of(entries: Iterable[Entry]) -> list[str]:
     return [entry.text for entry in entries if isinstance(entry, Line)]
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds, however slow the machine."""
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110  # what is waited for tells nobody
+            await asyncio.sleep(0.001)
 
 
 def notices_of(entries: Iterable[Entry]) -> list[str]:

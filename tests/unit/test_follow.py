@@ -28,7 +28,7 @@ from tests.unit.builders import (
     sse,
     sse_output,
 )
-from tests.unit.client.twins import QUICK, event_stream, held_stream
+from tests.unit.client.twins import IMPATIENT, QUICK, event_stream, held_stream
 
 P = "/sandbox/processes"
 STREAM = ("GET", f"{P}/{PROCESS}/stream")
@@ -39,18 +39,18 @@ def done(**changes):
     return sse("done", result_body(**changes))
 
 
-def client_of(service):
+def client_of(service, policy=QUICK):
     transport = httpx.MockTransport(service.answer_async)
-    return AsyncSandboxClient(API_KEY, CONTROL, policy=QUICK, transport=transport)
+    return AsyncSandboxClient(API_KEY, CONTROL, policy=policy, transport=transport)
 
 
-def machine(**options):
-    return Following(PROCESS, policy=QUICK, **options)
+def machine(policy=QUICK, **options):
+    return Following(PROCESS, policy=policy, **options)
 
 
-async def followed(service, following=None, **options):
-    entries = []
-    async with client_of(service) as client:
+async def followed(service, following=None, *, policy=QUICK, entries=None, **options):
+    entries = [] if entries is None else entries
+    async with client_of(service, policy) as client:
         outcome = await follow(client, SANDBOX, following or machine(), entries.extend, **options)
     return outcome, entries
 
@@ -133,7 +133,7 @@ async def test_a_service_out_of_reach_is_an_error_once_patience_is_over(service)
     service.queue("GET", f"{P}/{PROCESS}", *[httpx.Response(503)] * 2000)
 
     with pytest.raises(errors.ServiceUnavailableError):
-        await followed(service)
+        await followed(service, machine(policy=IMPATIENT), policy=IMPATIENT)
 
 
 async def test_a_long_poll_that_fails_is_told_of_and_asked_again(service):

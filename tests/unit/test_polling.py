@@ -27,7 +27,7 @@ from tests.unit.builders import (
     result_body,
     sandbox_body,
 )
-from tests.unit.client.twins import QUICK
+from tests.unit.client.twins import IMPATIENT, QUICK
 
 P = "/sandbox/processes"
 LIST = ("GET", P)
@@ -92,20 +92,14 @@ def client_of(service, policy=QUICK):
     return AsyncSandboxClient(API_KEY, CONTROL, policy=policy, transport=transport)
 
 
-def machine(process_id, seconds=0.01, **options):
-    return Following(process_id, strategy=WaitStrategy.POLL, poll_seconds=seconds, policy=QUICK, **options)
+def machine(process_id, seconds=0.01, policy=QUICK, **options):
+    return Following(process_id, strategy=WaitStrategy.POLL, poll_seconds=seconds, policy=policy, **options)
 
 
 def waits(client, ids, seconds=0.01, emit=lambda _: None, **options):
     return [
         asyncio.create_task(follow(client, SANDBOX, machine(each, seconds, **options), emit)) for each in ids
     ]
-
-
-async def until(holds):
-    async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - what is waited for signals nothing
-            await asyncio.sleep(0.001)
 
 
 # --- sharing ---------------------------------------------------------------------------------
@@ -355,8 +349,8 @@ async def test_a_failure_that_makes_going_on_pointless_ends_every_wait(answer, k
 async def test_a_service_out_of_reach_ends_every_wait_once_patience_is_over():
     service = Sandboxes("p-0", "p-1")
     service.trouble = [httpx.Response(503)] * 5000
-    async with client_of(service) as client:
-        ends = await asyncio.gather(*waits(client, ["p-0", "p-1"]), return_exceptions=True)
+    async with client_of(service, IMPATIENT) as client:
+        ends = await asyncio.gather(*waits(client, ["p-0", "p-1"], policy=IMPATIENT), return_exceptions=True)
 
     assert [type(end) for end in ends] == [errors.ServiceUnavailableError] * 2
 

@@ -249,7 +249,7 @@ def test_a_start_is_repeated_where_only_its_token_could_not_be_read(twin, servic
 
 
 def test_repeats_end_when_patience_does(connect, service):
-    twin = connect(service, policy=RetryPolicy(patience_seconds=0.05, first_delay_seconds=0.01))
+    twin = connect(service, policy=RetryPolicy(patience_seconds=0.5, first_delay_seconds=0.1))
     service.queue("GET", f"{P}/{PROCESS}", *[httpx.Response(503)] * 50)
 
     with pytest.raises(errors.ResponseError):

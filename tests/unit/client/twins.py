@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -19,11 +20,13 @@ from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
 from tests.unit.builders import API_KEY, CONTROL, SANDBOX, sandbox_body
 
 QUICK = RetryPolicy(
-    patience_seconds=0.5,
+    patience_seconds=30.0,
     first_delay_seconds=0.001,
     longest_delay_seconds=0.002,
     longest_retry_after_seconds=0.05,
 )
+IMPATIENT = replace(QUICK, patience_seconds=0.5)
+"""For a service that never comes back: others must bear a machine that stands still for a second."""
 
 
 class Service:

@@ -121,8 +121,8 @@ def test_the_result_comes_after_all_that_is_printed_until_the_process_ends():
     def fn():
         import atexit, threading, time
         atexit.register(print, "at exit", end="")
-        threading.Thread(target=lambda: (time.sleep(0.2), print("in a thread"))).start()
         print("no line end", end="")
+        threading.Thread(target=lambda: (time.sleep(0.2), print("in a thread"))).start()
         return 1
     """
     ran = run(source)

@@ -1,6 +1,7 @@
 """What was logged is written down before a trigger ends."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,13 @@ from tests.unit.triggers.conftest import of_a_task
 @pytest.fixture(autouse=True)
 def quiet_pipe(monkeypatch):
     monkeypatch.setattr(log_pipe, "__dict__", vars(LogPipe()))
+
+
+@pytest.fixture
+def still_clock(monkeypatch):
+    """Nothing is read meanwhile: a pipe takes so much a second to have been."""
+    for module in ("logpipe", "triggers.backlog"):
+        monkeypatch.setattr(f"airflow_provider_sbx.{module}.time", SimpleNamespace(monotonic=lambda: 1.0))
 
 
 def lines(count, text="x"):
@@ -82,6 +90,7 @@ async def test_a_turn_that_was_asked_for_before_is_none(supervisor):
     assert backlog.turns == 2
 
 
+@pytest.mark.usefixtures("still_clock")
 async def test_what_others_log_is_before_ones_own(supervisor):
     logged(lines(20))
     backlog = logged(lines(1))
@@ -92,6 +101,7 @@ async def test_what_others_log_is_before_ones_own(supervisor):
     assert backlog.turns == 0
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_what_is_logged_afterwards_is_not_waited_for():
     backlog = logged(lines(1))
     logged(lines(100))
