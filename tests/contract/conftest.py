@@ -197,5 +197,5 @@ def box(sbx_local: Any, box_of: Callable[..., Box]) -> Box:
 @pytest.fixture(scope="session")
 def isolation(sbx_local: Any) -> str:
     """How the shared server isolates its sandboxes."""
-    name: str = httpx.get(f"{sbx_local.url}/healthz").json()["isolation"]
+    name: str = httpx.get(f"{sbx_local.url}/healthz", timeout=30).json()["isolation"]
     return name

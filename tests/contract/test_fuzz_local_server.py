@@ -58,7 +58,7 @@ class Target:
         self.box = box
         self.stopped = stopped
         self.ended = box.start("echo out; echo err >&2")
-        box.wait(self.ended)
+        box.wait(self.ended, timeoutMs=20_000)  # by itself, this server's wait is short
         self.running = box.start("exec cat")
 
     def path(self, template: str, ids: dict[str, bytes]) -> bytes:
@@ -97,13 +97,13 @@ def target(local_server: Any, box_of: Any) -> Iterator[Target]:
     def made() -> Any:
         # By the server's address: not every machine resolves names below localhost.
         key = {"x-api-key": server.api_key}
-        answer = httpx.post(f"{server.url}/api/sandbox", json={"imageName": "python"}, headers=key)
-        detail = answer.json()
+        spec = {"imageName": "python"}
+        detail = httpx.post(f"{server.url}/api/sandbox", json=spec, headers=key, timeout=30).json()
         detail["runtime"]["baseUrl"] = f"{server.url}/sandbox/{detail['id']}"
         return box_of(server, detail=detail)
 
     box, stopped = made(), made()
-    httpx.put(f"{server.url}/api/sandbox/{stopped.id}/stop", headers={"x-api-key": server.api_key})
+    stopped.control.put(f"/sandbox/{stopped.id}/stop").raise_for_status()
     yield Target(server, box, stopped)
     assert server.stop() == 0
     log = "".join(server.log)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.exceptions import AirflowFailException, AirflowSensorTimeout
 
+from airflow_provider_sbx.api.events import Output
 from airflow_provider_sbx.api.models import ProcessStatus, SandboxStatus
 from airflow_provider_sbx.client import SandboxClient
 from airflow_provider_sbx.operators.process import SandboxProcessOperator, SandboxSignalOperator
@@ -173,6 +174,12 @@ def test_a_process_that_never_was_is_told(sandbox: str, context_of: Context) -> 
 # --- signals ---------------------------------------------------------------------------------
 
 
+def see(service: SandboxClient, started: dict[str, str], text: str) -> None:
+    """Read a process's events until it has written this."""
+    with service.stream(started["sandbox_id"], started["process_id"]) as events:
+        assert any(isinstance(event, Output) and text in event.data for event in events)
+
+
 def signal(started: dict[str, str], context: Any, **options: Any) -> str:
     task = SandboxSignalOperator(task_id="signal", process=started, **options)
     status: str = task.execute(context)["status"]
@@ -180,14 +187,14 @@ def signal(started: dict[str, str], context: Any, **options: Any) -> str:
 
 
 def test_a_signal_reaches_the_process_and_what_it_makes_of_it_is_seen(
-    start: Any, context_of: Context, logged: list[str]
+    start: Any, service: SandboxClient, context_of: Context, logged: list[str]
 ) -> None:
     started = start(
         "trap 'echo reload' HUP; trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
     )
-    time.sleep(0.5)
+    see(service, started, "ready")
     assert signal(started, context_of(), signal="HUP") == "running"
-    time.sleep(0.5)
+    see(service, started, "reload")
     signal(started, context_of(), signal=15)
 
     assert wait(started).execute(context_of())["exit_code"] == 0
@@ -196,10 +203,13 @@ def test_a_signal_reaches_the_process_and_what_it_makes_of_it_is_seen(
     assert signal(started, context_of()) == "exited"
 
 
-def test_with_a_grace_one_that_ignores_the_signal_is_killed(start: Any, context_of: Context) -> None:
-    started = start("trap '' TERM; while :; do sleep 0.1; done")
-    time.sleep(0.3)
+def test_with_a_grace_one_that_ignores_the_signal_is_killed(
+    start: Any, service: SandboxClient, context_of: Context
+) -> None:
+    started = start("trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    see(service, started, "ready")
     assert signal(started, context_of(), kill_grace=0.5) == "killed"
+    assert service.get_process(started["sandbox_id"], started["process_id"]).exit_code == 137
 
 
 def test_one_whose_sandbox_was_stopped_needs_no_signal_and_can_not_be_waited_for(

@@ -25,7 +25,7 @@ def test_every_answer_carries_a_request_id_of_its_own(box: Any) -> None:
 def test_the_control_plane_opens_to_its_key_only(sbx_local: Any, key: str | None) -> None:
     headers = {} if key is None else {"x-api-key": key.encode("latin-1")}
     for path in ("/api/sandboxes", "/api/sandbox/none", "/api/nothing/here"):
-        answer = httpx.get(sbx_local.url + path, headers=headers)
+        answer = httpx.get(sbx_local.url + path, headers=headers, timeout=30)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
 
 
@@ -35,7 +35,7 @@ def test_the_control_plane_opens_to_its_key_only(sbx_local: Any, key: str | None
 def test_the_runtime_plane_opens_to_a_token_only(box: Any, value: str | None) -> None:
     headers = {} if value is None else {"authorization": value}
     for path in ("/processes", "/nothing", ""):
-        answer = httpx.get(box.detail["runtime"]["baseUrl"] + path, headers=headers)
+        answer = httpx.get(box.detail["runtime"]["baseUrl"] + path, headers=headers, timeout=30)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
 
 
@@ -112,7 +112,7 @@ def test_no_body_makes_the_server_fail(box: Any, path: str, body: bytes) -> None
 def test_an_unknown_path_is_answered_in_json(
     box: Any, sbx_local: Any, method: str, path: str, status: int
 ) -> None:
-    answer = httpx.request(method, sbx_local.url + path, headers={"x-api-key": sbx_local.api_key})
+    answer = httpx.request(method, sbx_local.url + path, headers={"x-api-key": sbx_local.api_key}, timeout=30)
     assert answer.status_code == status
     assert set(answer.json()) == {"message", "code"}
 
@@ -127,7 +127,7 @@ def test_the_key_and_the_environment_of_the_server_stay_with_it(local_server: An
     server = local_server(env=SECRET_ENV)
     box = box_of(server)
     seen = box.exec("env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'; true")
-    if server.url and httpx.get(f"{server.url}/healthz").json()["isolation"] != "none":
+    if server.url and httpx.get(f"{server.url}/healthz", timeout=30).json()["isolation"] != "none":
         assert server.api_key not in seen["stdout"]
         assert "server-only" not in seen["stdout"]
     own = box.exec("env")["stdout"]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +77,26 @@ def test_the_hosts_files_are_not_there(isolated: Any) -> None:
 
 
 def test_the_hosts_processes_are_not_there(isolated: Any) -> None:
-    pids = isolated.exec("cd /proc; echo [0-9]*")["stdout"].split()
-    assert str(os.getpid()) not in pids
-    assert len(pids) < 12
+    # By its arguments: its pid may be one of the sandbox's own as well.
+    seconds = f"300.{uuid.uuid4().int}"
+    with subprocess.Popen(["sleep", seconds]) as on_the_host:
+        try:
+            own = Path(f"/proc/{on_the_host.pid}/cmdline")
+            _until(lambda: seconds in own.read_text())
+            arguments = isolated.exec("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")["stdout"]
+        finally:
+            on_the_host.kill()
+    assert "cat" in arguments
+    assert seconds not in arguments
+    assert len(isolated.exec("cd /proc; echo [0-9]*")["stdout"].split()) < 12
 
 
 def test_a_sandbox_has_temporary_files_and_a_host_name_of_its_own(isolated: Any, box_of: Any) -> None:
     other = box_of(isolated.server)
-    assert isolated.exec("echo x >/tmp/shared; echo x >~/shared; hostname")["stdout"] == f"{isolated.id}\n"
-    assert other.exec("ls /tmp/shared ~/shared")["exit_code"] == 2
-    assert not Path("/tmp/shared").exists()
+    name = uuid.uuid4().hex
+    assert isolated.exec(f"echo x >/tmp/{name}; echo x >~/{name}; hostname")["stdout"] == f"{isolated.id}\n"
+    assert other.exec(f"ls /tmp/{name} ~/{name}")["exit_code"] == 2
+    assert not Path("/tmp", name).exists()
 
 
 def test_two_processes_of_a_sandbox_see_each_other(isolated: Any) -> None:
@@ -91,7 +105,8 @@ def test_two_processes_of_a_sandbox_see_each_other(isolated: Any) -> None:
         "until [ -s /tmp/pid ]; do sleep 0.01; done; kill -0 $(cat /tmp/pid) && cat /tmp/pid"
     )
     assert seen["stdout"].strip() == str(isolated.get(process)["pid"])
-    assert isolated.kill(process)["status"] == "killed"
+    isolated.kill(process)  # may answer before the end has come
+    assert isolated.wait(process)["status"] == "killed"
 
 
 def test_a_sandbox_without_network_reaches_nothing_but_itself(isolated: Any, box_of: Any) -> None:
@@ -162,18 +177,20 @@ def test_a_sandbox_that_breaks_is_closed_rather_than_answered_for(box_of: Any, l
     server = local_server("--isolation", "none")
     box = box_of(server)
     box.exec("kill -9 $(cut -d' ' -f4 /proc/$PPID/stat)")  # its agent, by its supervisor's parent
-    for _ in range(500):
-        detail = box.control.get(f"/sandbox/{box.id}").json()
-        if detail["status"] == "closed":
-            break
-    assert detail["closeReason"] == "the sandbox ended unexpectedly"
+
+    def detail() -> dict[str, Any]:
+        read: dict[str, Any] = box.control.get(f"/sandbox/{box.id}").json()
+        return read
+
+    _until(lambda: detail()["status"] == "closed")
+    assert detail()["closeReason"] == "the sandbox ended unexpectedly"
 
 
 def test_without_isolation_a_user_that_can_not_be_had_is_refused_with_the_reason(
     local_server: Any, box_of: Any
 ) -> None:
     server = local_server("--isolation", "none")
-    assert [line for line in server.log if "no isolation" in line]
+    _until(lambda: any("no isolation" in line for line in server.log))
     box = box_of(server)
     me = box.exec("id -un")["stdout"].strip()
     assert box.exec("id -un", runAs=me)["stdout"].strip() == me
@@ -200,6 +217,13 @@ def test_a_server_that_is_not_root_takes_the_best_that_there_is(local_server: An
     expected = "bubblewrap" if shutil.which("bwrap") else "none"
     assert httpx.get(f"{server.url}/healthz").json()["isolation"] == expected
     assert box_of(server).exec("echo hi")["stdout"] == "hi\n"
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _others_may_read(path: Path) -> bool:

@@ -119,6 +119,7 @@ def test_a_process_that_handles_a_signal_ends_as_it_chooses(box: Any) -> None:
         assert name == "started"
         assert next(events)[1]["data"] == "set\n"
         box.signal(started["id"], "USR1")
+        box.stdin(started["id"], data="\n")  # a signal that came just before `read` is seen after it
         rest = list(events)
     assert [data["data"] for name, data in rest if name == "output"] == ["caught\n"]
     assert (rest[-1][1]["status"], rest[-1][1]["exit_code"]) == ("exited", 5)
@@ -150,7 +151,8 @@ def test_a_kill_takes_the_whole_tree_whatever_it_does(box: Any, how: str) -> Non
         process = next(events)[1]["id"]
         assert next(events)[1]["data"] == "ready\n"
         if how == "delete":
-            assert box.kill(process)["status"] == "killed"
+            box.kill(process)  # may answer before the end has come
+            assert box.wait(process)["status"] == "killed"
         else:
             box.signal(process, "KILL")
         done = list(events)[-1]
@@ -172,13 +174,14 @@ def test_a_kill_of_what_has_ended_changes_nothing(box: Any) -> None:
 
 
 def test_a_process_that_runs_too_long_is_ended_with_what_it_wrote(box: Any) -> None:
-    result = box.exec("echo begun; sleep 30", timeoutMs=200)
+    result = box.exec("echo begun; sleep 30", timeoutMs=3000)
     assert (result["status"], result["stdout"]) == ("timed_out", "begun\n")
-    assert result["error"] == "timed out after 200 ms"
+    assert result["error"] == "timed out after 3000 ms"
 
 
 def test_a_process_that_ignores_the_end_of_its_time_is_killed(box: Any) -> None:
-    result = box.exec("trap '' TERM; while :; do sleep 0.05; done", timeoutMs=100)
+    # Its time begins before its shell does, which must have come to the trap by its end.
+    result = box.exec("trap '' TERM; while :; do sleep 0.05; done", timeoutMs=3000)
     assert (result["status"], result["exit_code"]) == ("timed_out", 137)
 
 
@@ -186,7 +189,7 @@ def test_a_background_process_does_not_hold_the_end_of_its_command(box: Any) -> 
     began = time.monotonic()
     result = box.exec("sleep 300 & echo $!")
     assert result["status"] == "exited"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
     # It lives on, as a daemon does.
     assert (
         box.exec(f"kill -0 {result['stdout'].strip()} && kill -9 {result['stdout'].strip()}")["exit_code"]
@@ -198,7 +201,7 @@ def test_a_background_process_may_go_on_writing_to_nobody(box: Any) -> None:
     began = time.monotonic()
     result = box.exec("while :; do echo noise; done & echo $! >$HOME/noise")
     assert (result["status"], result["exit_code"]) == ("exited", 0)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25
     assert box.exec("kill -9 $(cat $HOME/noise)")["exit_code"] == 0
 
 
@@ -272,6 +275,7 @@ def test_pages_stay_right_while_processes_come_and_go(sbx_local: Any, box_of: An
     seen = [p["id"] for p in page["data"]]
     box.start("sleep 30")  # comes
     box.kill(first[1])  # goes
+    assert box.wait(first[1])["status"] == "killed"
     while page["next_cursor"]:
         query = {"limit": 2, "status": "running", "cursor": page["next_cursor"]}
         page = box.runtime.get("/processes", params=query).json()

@@ -141,13 +141,15 @@ def test_an_unknown_sandbox_is_not_found(box: Any) -> None:
 def test_a_sandbox_may_have_a_host_of_its_own(local_server: Any, box_of: Any) -> None:
     server = local_server("--base-url-style", "host", "--sandbox", "mine", "--isolation", "none")
     port = server.url.rpartition(":")[2]
-    detail = httpx.get(f"{server.url}/api/sandbox/mine", headers={"x-api-key": server.api_key}).json()
+    key = {"x-api-key": server.api_key}
+    detail = httpx.get(f"{server.url}/api/sandbox/mine", headers=key, timeout=30).json()
     assert detail["runtime"]["baseUrl"] == f"http://mine.localhost:{port}"
     assert detail["runtime"]["host"] == f"mine.localhost:{port}"
     # By its address: not every machine resolves names below localhost.
     own = httpx.Client(
         base_url=server.url,
         headers={"authorization": f"Bearer {detail['token']}", "host": f"mine.localhost:{port}"},
+        timeout=30,
     )
     assert own.post("/sandbox/exec", json={"command": "echo hi"}).json()["result"]["stdout"] == "hi\n"
     assert len(own.get("/sandbox/processes").json()["data"]) == 1
@@ -160,11 +162,11 @@ def test_a_sandbox_may_have_a_host_of_its_own(local_server: Any, box_of: Any) ->
 def test_the_page_for_people_shows_processes_but_neither_commands_nor_output(box: Any) -> None:
     process = box.start("echo hush-hush")
     box.wait(process)
-    page = httpx.get(box.detail["sessionUrl"])
+    page = httpx.get(box.detail["sessionUrl"], timeout=30)
     assert page.status_code == 200
     assert process in page.text
     assert "hush" not in page.text
-    assert httpx.get(box.detail["sessionUrl"] + "x").status_code == 404
+    assert httpx.get(box.detail["sessionUrl"] + "x", timeout=30).status_code == 404
 
 
 def test_stored_secrets_reach_the_process_and_nobody_else(secret_box: Any) -> None:
@@ -226,19 +228,29 @@ def test_secrets_that_can_not_be_delivered_are_refused(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_a_token_opens_its_own_sandbox_only_and_only_for_its_time(local_server: Any, box_of: Any) -> None:
-    server = local_server("--token-seconds", "0.5", "--isolation", "none")
+def test_a_token_opens_its_own_sandbox_only(local_server: Any, box_of: Any) -> None:
+    server = local_server("--isolation", "none")
     one, two = box_of(server), box_of(server)
     assert one.runtime.get("/processes").status_code == 200
     crossed = one.runtime.get("/processes", headers={"authorization": f"Bearer {two.detail['token']}"})
     assert crossed.status_code == 401
+
+
+def test_a_token_opens_its_sandbox_only_for_its_time(local_server: Any, box_of: Any) -> None:
+    one = box_of(local_server("--token-seconds", "1", "--isolation", "none"))
     ends = datetime.fromisoformat(one.detail["tokenExpiresAt"]).timestamp()
     time.sleep(max(0.0, ends - time.time()) + 0.01)
     expired = one.runtime.get("/processes")
     assert (expired.status_code, expired.json()["code"]) == (401, "unauthorized")
     assert "expired" in expired.json()["message"]
-    fresh = one.control.get(f"/sandbox/{one.id}").json()["token"]
-    assert one.runtime.get("/processes", headers={"authorization": f"Bearer {fresh}"}).status_code == 200
+
+    def opened_by_a_fresh_one() -> bool:
+        token = one.control.get(f"/sandbox/{one.id}").json()["token"]
+        answer = one.runtime.get("/processes", headers={"authorization": f"Bearer {token}"})
+        return bool(answer.status_code == 200)
+
+    # More than one try: a slow machine may take longer than a token lasts.
+    assert any(opened_by_a_fresh_one() for _ in range(5))
 
 
 @pytest.mark.parametrize(

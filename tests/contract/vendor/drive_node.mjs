@@ -88,7 +88,8 @@ const scenarios = {
     const rest = await box.processes.list({ status: ["running"], limit: 2, cursor: first.nextCursor });
     const started = one.toJSON().startedAt;
     const later = await box.processes.list({ createdAfter: started + 3_600_000 });
-    const around = await box.processes.list({ createdAfter: started - 1000, createdBefore: started + 3_600_000 });
+    // A good while before: the first was made a moment before it was started.
+    const around = await box.processes.list({ createdAfter: started - 60_000, createdBefore: started + 3_600_000 });
     const ended = await box.processes.list({ status: ["exited", "killed"] });
     const fourth = await box.processes.start("echo after the others");
     const queued = (await box.getProcess(fourth.id)).status;

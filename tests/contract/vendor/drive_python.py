@@ -108,7 +108,9 @@ async def get_and_list(client: Any, _: Any) -> Seen:
     rest = await done(box.processes.list(status=["running"], limit=2, cursor=first.next_cursor))
     started = one.to_dict()["started_at"]
     later = await done(box.processes.list(created_after=started + 3_600_000))
-    around = await done(box.processes.list(created_after=started - 1000, created_before=started + 3_600_000))
+    # A good while before: the first was made a moment before it was started.
+    span = {"created_after": started - 60_000, "created_before": started + 3_600_000}
+    around = await done(box.processes.list(**span))
     ended = await done(box.processes.list(status=["exited", "killed"]))
     fourth = await done(box.processes.start("echo after the others"))
     queued = (await done(box.get_process(fourth.id))).status
