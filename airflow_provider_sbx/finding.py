@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import logging
 from typing import TYPE_CHECKING
 
 from airflow_provider_sbx.api.conversations import Borne, find_processes, latest
 from airflow_provider_sbx.api.errors import ServiceError
 from airflow_provider_sbx.api.models import ProcessSummary
+from airflow_provider_sbx.api.outage import teller
 
 if TYPE_CHECKING:
     from airflow_provider_sbx.client import AsyncSandboxClient
+
+log = logging.getLogger(__name__)
 
 
 class _Listing:
@@ -44,6 +48,8 @@ class Finder:
         self._sandbox_id = sandbox_id
         self._next: _Listing | None = None
         self._last: asyncio.Task[Borne] | None = None
+        self._contexts: dict[object, contextvars.Context] = {}
+        self._trouble: str | None = None
 
     async def find(self, *keys: str, created_after: int | None = None) -> ProcessSummary | None:
         """Return the process whose command bears one of the keys, or None; the latest of several.
@@ -55,12 +61,17 @@ class Finder:
         listing = self._join(keys, created_after)
         assert listing.task is not None
         listing.waiting += 1
+        wait = object()
+        self._contexts[wait] = contextvars.copy_context()
+        if self._trouble is not None:
+            log.warning(self._trouble)
         try:
             found = await asyncio.shield(listing.task)
         except ServiceError as error:
             # A copy, as each raises its own: one that a thousand raise has a thousand tracebacks.
             raise copy.copy(error) from error.__cause__
         finally:
+            del self._contexts[wait]
             listing.waiting -= 1
             if not listing.waiting and not listing.task.done():
                 self._drop(listing)
@@ -91,4 +102,14 @@ class Finder:
         bounds = [bound for bound in listing.bounds if bound is not None]
         created_after = min(bounds) if len(bounds) == len(listing.bounds) else None
         looking = find_processes(frozenset(listing.keys), created_after=created_after)
-        return await self._client.converse(self._sandbox_id, looking)
+        teller.set(self._tell)  # of this task's own context
+        try:
+            return await self._client.converse(self._sandbox_id, looking)
+        finally:
+            self._trouble = None
+
+    def _tell(self, level: int, text: str) -> None:
+        """Tell each wait of an outage in its own task's log; who comes meanwhile, when it comes."""
+        self._trouble = text if level >= logging.WARNING else None
+        for context in self._contexts.values():
+            context.run(log.log, level, text)

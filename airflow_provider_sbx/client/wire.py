@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
 import ssl
 import time
 from collections.abc import Generator, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
-from tenacity import RetryCallState, retry_if_exception, stop_after_delay
+from tenacity import RetryCallState
 
 from airflow_provider_sbx import __version__
 from airflow_provider_sbx.api.calls import Answer, Call
@@ -30,8 +29,9 @@ from airflow_provider_sbx.api.errors import (
 )
 from airflow_provider_sbx.api.events import IDLE_SECONDS, Event, Started
 from airflow_provider_sbx.api.models import ProcessSummary, Sandbox
+from airflow_provider_sbx.api.outage import Repeats, teller
 from airflow_provider_sbx.api.planes import Plane, RuntimeAccess, control_url, runtime_url
-from airflow_provider_sbx.api.retrying import RetryPolicy, is_outcome_unknown, may_repeat
+from airflow_provider_sbx.api.retrying import RetryPolicy, is_outcome_unknown
 
 log = logging.getLogger(__name__)
 
@@ -124,25 +124,17 @@ class Wire:
 
     def retrying(self, call: Call[Any]) -> dict[str, Any]:
         """Return what tenacity needs to repeat a call; its patience begins with the first failure."""
+        repeats = Repeats(call, self.policy, teller.get() or log.log)
 
-        def pause(state: RetryCallState) -> float:
+        def again(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            known = error if isinstance(error, ServiceError) else None
-            return self.policy.delay_seconds(state.attempt_number, known, random.random())
+            if error is not None:
+                return repeats.failed(error, time.monotonic())
+            repeats.answered(time.monotonic())
+            return False
 
-        def tell(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            log.warning(
-                "%s. Trying again in %.1f s.", error, state.next_action.sleep if state.next_action else 0
-            )
-
-        return {
-            "retry": retry_if_exception(lambda error: may_repeat(call, error)),
-            "wait": pause,
-            "stop": stop_after_delay(self.policy.patience_seconds),
-            "before_sleep": tell,
-            "reraise": True,
-        }
+        # Of a failure that is not to be repeated, tenacity raises the error itself.
+        return {"retry": again, "wait": lambda state: repeats.pause_seconds}
 
     def cached_access(self, sandbox_id: str) -> RuntimeAccess | None:
         """Return the sandbox's access, if there is one that will last for a request."""

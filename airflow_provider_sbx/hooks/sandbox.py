@@ -20,7 +20,7 @@ from airflow_provider_sbx.api.errors import (
 )
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.retrying import NO_RETRIES, RetryPolicy
-from airflow_provider_sbx.hooks.settings import Settings, settings_of
+from airflow_provider_sbx.hooks.settings import CONNECTION_TYPE, Settings, settings_of
 from airflow_provider_sbx.hooks.shared_client import has_new_key, shared_client
 from airflow_provider_sbx.operations import AsyncSandboxOperations, SandboxOperations
 
@@ -60,7 +60,7 @@ class SandboxHook(BaseHook, SandboxOperations):
 
     conn_name_attr = "sbx_conn_id"
     default_conn_name = DEFAULT_CONNECTION
-    conn_type = "sbx"
+    conn_type = CONNECTION_TYPE
     hook_name = "Sandbox"
 
     def __init__(self, sbx_conn_id: str = DEFAULT_CONNECTION, **kwargs: Any) -> None:

@@ -15,6 +15,8 @@ from airflow_provider_sbx.streams import DEFAULT_MAX_STREAMS
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+CONNECTION_TYPE = "sbx"
+
 _PORT = re.compile(r":\w+$")
 
 
@@ -65,6 +67,14 @@ def settings_of(conn_id: str, connection: Connection | None, extra: dict[str, An
         where = "HYPERBROWSER_BASE_URL"
     else:
         where = f"connection {conn_id!r}"
+        # Airflow lets a connection that is written as JSON have none.
+        if connection.conn_type and connection.conn_type != CONNECTION_TYPE:
+            # Its password is somebody else's: it must not be sent as our key.
+            raise InvalidParameterError(
+                where,
+                f"its type is {connection.conn_type!r}, and not {CONNECTION_TYPE!r}",
+                "Name a connection to the sandbox service, or set the type of this one to Sandbox.",
+            )
         key, host = connection.password, _address(connection)
         if not key:
             # Falling back to the environment here would hide a half-filled connection.

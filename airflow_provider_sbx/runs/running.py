@@ -26,7 +26,8 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary
-from airflow_provider_sbx.api.retrying import is_outcome_unknown, may_repeat
+from airflow_provider_sbx.api.outage import Repeats
+from airflow_provider_sbx.api.retrying import is_outcome_unknown
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
 from airflow_provider_sbx.follow import Emit, Watcher, follow
 
@@ -88,7 +89,7 @@ async def begin(
     for start in range(1, _STARTS + 1):
         reached = False
         try:
-            async with _started(client, sandbox_id, marked_params, streaming=streaming) as begun:
+            async with _started(client, sandbox_id, marked_params, streaming, notice) as begun:
                 reached = True
                 yield begun
                 return
@@ -108,10 +109,14 @@ async def begin(
 
 @asynccontextmanager
 async def _started(
-    client: AsyncSandboxClient, sandbox_id: str, params: ProcessParameters, *, streaming: bool
+    client: AsyncSandboxClient,
+    sandbox_id: str,
+    params: ProcessParameters,
+    streaming: bool,
+    notice: Callable[[str], None],
 ) -> AsyncIterator[Begun]:
     if streaming and not params.uses_secrets:
-        async with _patiently_streaming(client, sandbox_id, params) as begun:
+        async with _patiently_streaming(client, sandbox_id, params, notice) as begun:
             yield begun
         return
     call = (
@@ -130,24 +135,22 @@ async def _started(
 
 @asynccontextmanager
 async def _patiently_streaming(
-    client: AsyncSandboxClient, sandbox_id: str, params: ProcessParameters
+    client: AsyncSandboxClient, sandbox_id: str, params: ProcessParameters, notice: Callable[[str], None]
 ) -> AsyncIterator[Begun]:
     """Start and stream; wait out refusals that say that nothing was started."""
-    call, began, failures = calls.start_process(params), time.monotonic(), 0
+    repeats = Repeats(calls.start_process(params), client.policy, lambda _, text: notice(text))
     while True:
         reached = False
         try:
             async with client.start_streaming(sandbox_id, params) as started:
                 reached = True
+                repeats.answered(time.monotonic())
                 yield Begun(started.process, started.events)
                 return
         except ServiceError as error:
-            failures += 1
-            waited = time.monotonic() - began
-            if reached or not may_repeat(call, error) or waited >= client.policy.patience_seconds:
+            if reached or not repeats.failed(error, time.monotonic()):
                 raise
-            pause = client.policy.delay_seconds(failures, error, 0.5)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(repeats.pause_seconds)
 
 
 async def look_for(

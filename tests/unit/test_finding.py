@@ -1,6 +1,8 @@
 """Looks for tries' processes that many share, over a real client whose transport is a fake."""
 
 import asyncio
+import contextvars
+import logging
 
 import httpx
 import pytest
@@ -18,6 +20,7 @@ class Sandbox:
     def __init__(self):
         self.processes = {}
         self.queries, self.refuses = [], False
+        self.unreachable = 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -30,6 +33,9 @@ class Sandbox:
     async def answer(self, request):
         if request.url.path.startswith("/api/sandbox/"):
             return httpx.Response(200, json=sandbox_body())
+        if self.unreachable:
+            self.unreachable -= 1
+            raise httpx.ConnectError("refused")
         self.queries.append(dict(request.url.params))
         listed = list(self.processes.values())
         await self.may_answer.wait()
@@ -110,6 +116,62 @@ async def test_a_failure_is_told_to_each_by_an_error_of_its_own(sandbox, client)
     assert len(set(map(id, results))) == 3
     assert len({str(each) for each in results}) == 1
     assert len(sandbox.queries) == 1
+
+
+TASK = contextvars.ContextVar("TASK", default=None)
+
+
+@pytest.fixture
+def logged(caplog):
+    """What stands in the log of each task, which Airflow tells apart by their contexts."""
+    caplog.set_level(logging.INFO, "airflow_provider_sbx")
+    found = {}
+
+    def note(record):
+        found.setdefault(TASK.get(), []).append(record.getMessage())
+        return True
+
+    caplog.handler.addFilter(note)
+    yield found
+    caplog.handler.removeFilter(note)
+
+
+async def looks_as(task, client):
+    TASK.set(task)
+    return await sharing.find_process(client, SANDBOX, f"sbx-{task}")
+
+
+async def test_an_outage_and_its_end_are_told_once_in_the_log_of_each_that_waits(sandbox, client, logged):
+    sandbox.unreachable = 6
+
+    await asyncio.gather(*(asyncio.create_task(looks_as(n, client)) for n in range(3)))
+
+    assert set(logged) == {0, 1, 2}
+    for first, last in logged.values():
+        assert first.endswith("the connection failed (refused). Trying again.")
+        assert last.startswith("The service answers again, after ")
+
+
+async def test_who_comes_during_an_outage_is_told_of_it_and_who_has_left_is_not(sandbox, client, logged):
+    sandbox.unreachable = 10**9
+    leaving, staying = (asyncio.create_task(looks_as(name, client)) for name in ("leaving", "staying"))
+    await until(lambda: len(logged) == 2)
+    leaving.cancel()
+    late = asyncio.create_task(looks_as("late", client))
+    await until(lambda: len(logged) == 3)
+    sandbox.unreachable = 0
+    await asyncio.gather(staying, late)
+    await looks_as("after", client)
+
+    assert {task: len(texts) for task, texts in logged.items()} == {"leaving": 1, "staying": 2, "late": 2}
+
+
+async def until(condition):
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came")
 
 
 async def test_a_listing_that_nobody_waits_for_any_more_is_given_up(sandbox, client):

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import time
 
 import httpx
 import pytest
@@ -252,13 +254,34 @@ def test_repeats_end_when_patience_does(connect, service):
     twin = connect(service, policy=RetryPolicy(patience_seconds=0.5, first_delay_seconds=0.1))
     service.queue("GET", f"{P}/{PROCESS}", *[httpx.Response(503)] * 50)
 
-    with pytest.raises(errors.ResponseError):
+    with pytest.raises(errors.ResponseError, match=r", after \d s of trying$"):
         twin.call("get_process", SANDBOX, PROCESS)
     assert 2 <= len(service.asked()) <= 12
 
 
-def test_a_retry_after_is_obeyed_and_capped(twin, service, caplog):
-    caplog.set_level(logging.WARNING)
+def test_an_outage_is_one_line_in_the_log_and_its_end_another(twin, service, caplog):
+    caplog.set_level(logging.INFO, "airflow_provider_sbx")
+    service.queue("POST", "/api/sandbox", *[REFUSED] * 6, sandbox_body())
+
+    assert twin.call("create_sandbox", {"image_name": "python"}).id == SANDBOX
+
+    first, last = caplog.records
+    assert (first.levelname, last.levelname) == ("WARNING", "INFO")
+    assert first.getMessage().endswith("the connection failed (refused). Trying again.")
+    assert re.fullmatch(r"The service answers again, after \d+\.\d s\.", last.getMessage())
+    assert {first.name, last.name} == {"airflow_provider_sbx.client.wire"}
+
+
+def test_what_is_not_repeated_says_nothing_of_trying(connect, service, caplog):
+    twin = connect(service, policy=NO_RETRIES)
+    service.queue("POST", "/api/sandbox", REFUSED)
+
+    with pytest.raises(errors.TransportError, match=r"\(refused\)$"):
+        twin.call("create_sandbox", {"image_name": "python"})
+    assert caplog.text == ""
+
+
+def test_a_retry_after_is_obeyed_and_capped(twin, service):
     service.queue(
         "GET",
         f"{P}/{PROCESS}",
@@ -266,10 +289,10 @@ def test_a_retry_after_is_obeyed_and_capped(twin, service, caplog):
         {"process": process_body()},
     )
 
+    began = time.monotonic()
     twin.call("get_process", SANDBOX, PROCESS)
 
-    assert QUICK.longest_retry_after_seconds == 0.05
-    assert "Trying again in 0.1 s" in caplog.text
+    assert time.monotonic() - began >= QUICK.longest_retry_after_seconds
 
 
 def test_without_retry_a_call_is_sent_once(twin, service):

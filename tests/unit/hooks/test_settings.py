@@ -66,6 +66,37 @@ def test_the_extra_names_a_sandbox_and_times(settings_of, connection):
     assert settings.policy.patience_seconds == 90
 
 
+@pytest.mark.parametrize("conn_id", ["sbx_default", "mine"])
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"conn_type": "http", "host": "example.org"}, "http"),
+        ({"conn_type": "http", "password": None}, "http"),
+        ({"uri": f"http://:{API_KEY}@example.org"}, "http"),
+        ({"uri": f"google-cloud-platform://:{API_KEY}@example.org"}, "google_cloud_platform"),
+    ],
+)
+def test_the_password_of_a_connection_of_another_type_is_not_taken_for_a_key(
+    settings_of, connection, monkeypatch, conn_id, fields, kind
+):
+    monkeypatch.setenv("HYPERBROWSER_API_KEY", "key-of-the-environment")
+    connection(conn_id, **fields)
+
+    with pytest.raises(InvalidParameterError) as caught:
+        settings_of(conn_id)
+    assert str(caught.value) == (
+        f"connection '{conn_id}': its type is '{kind}', and not 'sbx'. "
+        "Name a connection to the sandbox service, or set the type of this one to Sandbox."
+    )
+
+
+@pytest.mark.parametrize("kind", [None, ""])
+def test_a_connection_that_is_written_without_a_type_may_be_ours(settings_of, connection, kind):
+    connection("mine", conn_type=kind)
+
+    assert settings_of("mine").api_key == API_KEY
+
+
 def test_empty_extras_are_missing_ones(settings_of, connection):
     connection("mine", extra={"sandbox_id": "", "request_timeout_seconds": None, "patience_seconds": ""})
 

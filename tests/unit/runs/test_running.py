@@ -1,20 +1,77 @@
-"""Feeding a process and following it, at once."""
+"""Starting a process, feeding it and following it."""
 
 import asyncio
+import logging
+import re
 import time
 
 import httpx
 import pytest
 
-from airflow_provider_sbx.api.errors import OutcomeUnknownError
+from airflow_provider_sbx.api.errors import NotFoundError, OutcomeUnknownError, TransportError
 from airflow_provider_sbx.api.following import Following
-from airflow_provider_sbx.api.models import ProcessSummary
+from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary
 from airflow_provider_sbx.client import AsyncSandboxClient
-from airflow_provider_sbx.runs.running import Begun, feed_and_follow
+from airflow_provider_sbx.runs.running import Begun, begin, feed_and_follow
 from tests.unit.builders import API_KEY, CONTROL, PROCESS, SANDBOX, process_body, result_body
-from tests.unit.client.twins import QUICK, Service, held_stream
+from tests.unit.client.twins import IMPATIENT, QUICK, Service, held_stream
 
-P = f"/sandbox/processes/{PROCESS}"
+PROCESSES = "/sandbox/processes"
+P = f"{PROCESSES}/{PROCESS}"
+REFUSED = httpx.ConnectError("refused")
+
+
+def client_of(service, policy=QUICK):
+    transport = httpx.MockTransport(service.answer_async)
+    return AsyncSandboxClient(API_KEY, CONTROL, policy=policy, transport=transport)
+
+
+def streaming(client, notice):
+    params = ProcessParameters(command="x", env={"PASSWORD": "hunter2"})
+    return begin(client, SANDBOX, params, key="sbx-1", label="d/t", streaming=True, notice=notice)
+
+
+@pytest.mark.parametrize("path", [("GET", f"/api/sandbox/{SANDBOX}"), ("POST", PROCESSES)], ids=str)
+async def test_an_outage_before_a_streaming_start_is_told_once_and_its_end_as_well(service, caplog, path):
+    caplog.set_level(logging.DEBUG)
+    service.queue(*path, *[REFUSED] * 6)
+    service.queue("POST", PROCESSES, {"process": process_body()})
+    said = []
+
+    async with client_of(service) as client, streaming(client, said.append) as begun:
+        assert begun.process.id == PROCESS
+        assert len(said) == 2  # before what follows is told
+
+    assert said[0].endswith("the connection failed (refused). Trying again.")
+    assert re.fullmatch(r"The service answers again, after \d+\.\d s\.", said[1])
+    assert not any(secret in "".join(said) for secret in (API_KEY, "token-1", "hunter2"))
+    assert "airflow_provider_sbx" not in {record.name.partition(".")[0] for record in caplog.records}
+
+
+async def test_a_start_that_is_given_up_says_for_how_long_it_was_tried(service):
+    service.queue("POST", PROCESSES, *[REFUSED] * 5000)
+    said = []
+
+    async with client_of(service, IMPATIENT) as client:
+        with pytest.raises(TransportError, match=r"\(refused\), after \d s of trying$"):
+            async with streaming(client, said.append):
+                pass
+
+    assert len(said) == 1
+
+
+async def test_a_start_that_succeeds_or_is_refused_at_once_says_nothing(service):
+    service.queue("POST", PROCESSES, {"process": process_body()}, httpx.Response(404, json={"error": "no"}))
+    said = []
+
+    async with client_of(service) as client:
+        async with streaming(client, said.append):
+            pass
+        with pytest.raises(NotFoundError):
+            async with streaming(client, said.append):
+                pass
+
+    assert said == []
 
 
 async def test_a_process_whose_input_is_lost_once_it_is_to_be_left_to_others_is_ended_all_the_same():
