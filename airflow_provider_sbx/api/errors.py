@@ -37,6 +37,9 @@ class InvalidParameterError(SandboxError, ValueError):
     :param parameter: its name, as the caller writes it.
     :param problem: what is wrong with it; never holds a secret.
     :param remedy: what to write instead.
+
+    `task_id` names the task where the error came up while its operator was made: of a DAG file's many tasks,
+    Airflow does not tell which one it was. It then stands at the message's beginning.
     """
 
     def __init__(self, parameter: str, problem: str, remedy: str) -> None:
@@ -44,9 +47,13 @@ class InvalidParameterError(SandboxError, ValueError):
         self.parameter = parameter
         self.problem = problem
         self.remedy = remedy
+        self.task_id: str | None = None
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        return type(self), (self.parameter, self.problem, self.remedy)
+    def __str__(self) -> str:
+        return super().__str__() if self.task_id is None else f"Task {self.task_id!r}: {super().__str__()}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.parameter, self.problem, self.remedy), vars(self)
 
 
 class ServiceError(SandboxError):

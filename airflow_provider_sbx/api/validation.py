@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Container, Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -22,10 +22,18 @@ from airflow_provider_sbx.api.schema import MISFIT
 MOST_COMMAND_BYTES = 126 * 1024
 """Longest command, in bytes: `MAX_ARG_STRLEN` of execve(2), 128 KiB, less the line that names the task."""
 
+MOST_VARIABLE_BYTES = 128 * 1024 - 1
+"""Longest `NAME=value`, in bytes: `MAX_ARG_STRLEN` of execve(2), 128 KiB, less the NUL at its end."""
+
+MOST_ENV_BYTES = 6 * 1024 * 1024
+"""Most of all variables together, in bytes: what Linux passes at all. With the usual limit of the stack it is
+2 MiB, but a sandbox's isn't known here."""
+
 LEAST_POLL_SECONDS = 0.5
 """Shortest pause between two looks at a process, in seconds: what is quicker is a stream's task."""
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MOST_EXIT_CODE = 255
 
 
 def check_command(command: object) -> str:
@@ -43,7 +51,7 @@ def check_command(command: object) -> str:
     if size > MOST_COMMAND_BYTES:
         raise InvalidParameterError(
             "command",
-            f"it has {size} bytes, and Linux passes no more than {MOST_COMMAND_BYTES} to a shell",
+            f"it has {size:,} bytes, and Linux passes no more than {MOST_COMMAND_BYTES:,} to a shell",
             "Give a long script as the stdin of SandboxProcessOperator, with the command `sh -s` or "
             "`python3 -`, or put it into the sandbox's image.",
         )
@@ -55,7 +63,7 @@ def check_env(env: object, parameter: str = "env") -> dict[str, str] | None:
 
     Numbers become text; a bool or None doesn't, since what a shell should see of it is a guess.
 
-    :raises InvalidParameterError: a name or a value can't be one.
+    :raises InvalidParameterError: a name or a value can't be one, or there is too much of it for Linux.
     """
     if env is None:
         return None
@@ -65,7 +73,10 @@ def check_env(env: object, parameter: str = "env") -> dict[str, str] | None:
             f"a {type(env).__name__} is not a mapping",
             'Give variables as a dict, such as {"DAY": "{{ ds }}"}.',
         )
-    checked = {}
+    remedy = (
+        "Give so much as the stdin of SandboxProcessOperator, or put it into a file or the sandbox's image."
+    )
+    checked, total = {}, 0
     for name, value in env.items():
         if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
             raise InvalidParameterError(
@@ -79,7 +90,21 @@ def check_env(env: object, parameter: str = "env") -> dict[str, str] | None:
                 f"a {type(value).__name__} is not a value for a variable",
                 "Give a string or a number; turn anything else into text yourself, such as by json.dumps.",
             )
-        checked[name] = _no_nul(f"{parameter}[{name!r}]", str(value))
+        checked[name] = text = _no_nul(f"{parameter}[{name!r}]", str(value))
+        size = len(f"{name}={text}".encode("utf-8", "replace"))
+        if size > MOST_VARIABLE_BYTES:
+            raise InvalidParameterError(
+                f"{parameter}[{name!r}]",
+                f"with its name it has {size:,} bytes, and Linux passes no more than {MOST_VARIABLE_BYTES:,}",
+                remedy,
+            )
+        total += size + 1
+    if total > MOST_ENV_BYTES:
+        raise InvalidParameterError(
+            parameter,
+            f"all in all it has {total:,} bytes, and Linux passes no more than {MOST_ENV_BYTES:,}",
+            remedy,
+        )
     return checked
 
 
@@ -170,7 +195,7 @@ def check_signal(value: object) -> str:
     :raises InvalidParameterError: there is no such signal, or it can't be sent.
     """
     number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(number, int) and not isinstance(number, bool):
+    if _is_whole(number):
         name = _SIGNAL_NUMBERS.get(number)
         if name is None:
             numbers = ", ".join(f"{number} ({name})" for number, name in _SIGNAL_NUMBERS.items())
@@ -189,6 +214,26 @@ def check_choice(parameter: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
+def check_flag(parameter: str, value: object) -> None:
+    """Check a yes or no: a text would be a yes, also "no".
+
+    :raises InvalidParameterError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise InvalidParameterError(parameter, f"{value!r} is neither True nor False", "Give one of the two.")
+
+
+def check_callable(parameter: str, value: object) -> None:
+    """Check what is to be called, if anything.
+
+    :raises InvalidParameterError: it can't be called.
+    """
+    if value is not None and not callable(value):
+        raise InvalidParameterError(
+            parameter, f"{value!r} can't be called", "Give a function, or leave it out for none."
+        )
+
+
 def check_exit_codes(parameter: str, value: object) -> Container[int]:
     """Return exit codes as something to look them up in.
 
@@ -197,17 +242,23 @@ def check_exit_codes(parameter: str, value: object) -> Container[int]:
     """
     if value is None:
         return ()
-    if isinstance(value, int) and not isinstance(value, bool):
+    if _is_whole(value) and 0 <= value <= _MOST_EXIT_CODE:
         return (value,)
-    is_container = isinstance(value, Container) and not isinstance(value, str | bytes)
-    if not is_container or (
-        isinstance(value, Iterable)
-        and any(isinstance(code, bool) or not isinstance(code, int) for code in value)
-    ):
-        raise InvalidParameterError(
-            parameter, f"{value!r} is no exit code", "Give a whole number, a list of some, or None."
-        )
-    return value  # type: ignore[return-value]  # a container of whatever it takes to be a code
+    wrong: list[object] = [value]
+    if isinstance(value, Container) and not isinstance(value, str | bytes):
+        # A range and the like may go beyond what there is, so as to mean "or more".
+        is_listed = isinstance(value, tuple | list | set | frozenset)
+        codes = value if isinstance(value, Iterable) else ()
+        wrong = [
+            code for code in codes if not _is_whole(code) or (is_listed and not 0 <= code <= _MOST_EXIT_CODE)
+        ]
+        if not wrong:
+            return value
+    raise InvalidParameterError(
+        parameter,
+        f"{wrong[0]!r} is no exit code",
+        f"Give a whole number from 0 to {_MOST_EXIT_CODE}, a list of some, or None.",
+    )
 
 
 def check_count(parameter: str, value: object, *, least: int = 0) -> int:
@@ -215,11 +266,15 @@ def check_count(parameter: str, value: object, *, least: int = 0) -> int:
 
     :raises InvalidParameterError: it is not one, or too small.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not _is_whole(value) or value < least:
         raise InvalidParameterError(
             parameter, f"{value!r} is not a whole number of {least} or more", "Give such a number."
         )
     return value
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def process_parameters(command: str | ProcessParameters, options: Mapping[str, Any]) -> ProcessParameters:

@@ -25,7 +25,7 @@ from airflow_provider_sbx.decorators.arguments import (
     check_serializer,
 )
 from airflow_provider_sbx.decorators.source import Source, check_function, source_of
-from airflow_provider_sbx.operators.command import check_if_known
+from airflow_provider_sbx.operators.command import check_if_known, naming
 from airflow_provider_sbx.operators.process import SandboxProcessOperator
 
 if TYPE_CHECKING:
@@ -59,6 +59,22 @@ class _Decorated(DecoratedOperator, SandboxProcessOperator):
     # Airflow 3.0's DecoratedOperator hands it on, and has none itself.
     xcom_push = None
 
+    taken: ClassVar[tuple[str, ...]] = ("command",)
+    """Parameters of `SandboxProcessOperator` whose place the function takes."""
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Check that nothing is given whose place the function takes.
+
+        :raises InvalidParameterError: something is.
+        """
+        for name in cls.taken:
+            if name in options:
+                taker = "SandboxProcessOperator" if name == "command" else "@task.sandbox_command"
+                raise InvalidParameterError(
+                    name, "the function takes its place", f"Leave it out; {taker} takes it."
+                )
+
 
 class SandboxCommandDecoratedOperator(_Decorated):
     """Run the command that a function returns. The function itself runs on the worker.
@@ -86,6 +102,8 @@ class SandboxCommandDecoratedOperator(_Decorated):
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        with naming(kwargs.get("task_id")):
+            self.check_options(kwargs)
         super().__init__(
             python_callable=python_callable,
             op_args=op_args,
@@ -146,6 +164,7 @@ class SandboxFunctionDecoratedOperator(_Decorated):
         },
     }
     custom_operator_name = "@task.sandbox"
+    taken = _NOT_OURS
 
     def __init__(
         self,
@@ -158,19 +177,15 @@ class SandboxFunctionDecoratedOperator(_Decorated):
         serializer: str = "json",
         **kwargs: Any,
     ) -> None:
-        self._source = check_early(python_callable, serializer, requirements)
-        for name in kwargs.keys() & set(_NOT_OURS):
-            raise InvalidParameterError(
-                name,
-                "the function takes its place",
-                "Leave it out; @task.sandbox_command takes it.",
-            )
-        if kwargs.get("end_from_trigger") or kwargs.get("start_from_trigger"):
-            raise InvalidParameterError(
-                "end_from_trigger, start_from_trigger",
-                "a worker sends the function and reads its return value",
-                "Leave them out; @task.sandbox_command takes end_from_trigger.",
-            )
+        with naming(kwargs.get("task_id")):
+            self._source = check_early(python_callable, serializer, requirements)
+            self.check_options(kwargs)
+            if kwargs.get("end_from_trigger") or kwargs.get("start_from_trigger"):
+                raise InvalidParameterError(
+                    "end_from_trigger, start_from_trigger",
+                    "a worker sends the function and reads its return value",
+                    "Leave them out; @task.sandbox_command takes end_from_trigger.",
+                )
         self.python = python
         self.requirements = requirements
         self.serializer = serializer

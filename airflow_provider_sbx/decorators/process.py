@@ -17,6 +17,7 @@ from airflow_provider_sbx.decorators.operators import (
     SandboxFunctionDecoratedOperator,
     check_early,
 )
+from airflow_provider_sbx.operators.command import naming
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import Task
@@ -148,10 +149,12 @@ def _decorator(
     operator: type[Any], python_callable: Callable[..., Any] | None, options: dict[str, Any]
 ) -> Any:
     def decorate(function: Callable[..., Any]) -> Any:
-        if operator is SandboxFunctionDecoratedOperator:
-            # Here already: a mapped task is not made before it runs, and Airflow's decorator asks for a
-            # name, which a partial has not.
-            check_early(function, options.get("serializer", "json"), options.get("requirements"))
+        # Here already: a mapped task is not made before it runs, and Airflow's decorator asks for a name,
+        # which a partial has not.
+        with naming(options.get("task_id") or getattr(function, "__name__", None)):
+            if operator is SandboxFunctionDecoratedOperator:
+                check_early(function, options.get("serializer", "json"), options.get("requirements"))
+            operator.check_options(options)
         return task_decorator_factory(function, decorated_operator_class=operator, **options)
 
     return decorate if python_callable is None else decorate(python_callable)

@@ -13,11 +13,13 @@ from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BY
 from airflow_provider_sbx.api.steps import WaitStrategy
 from airflow_provider_sbx.api.validation import (
     LEAST_POLL_SECONDS,
+    check_callable,
     check_choice,
     check_command,
     check_count,
     check_env,
     check_exit_codes,
+    check_flag,
     check_seconds,
     check_stdin,
     check_text,
@@ -26,7 +28,7 @@ from airflow_provider_sbx.api.validation import (
 )
 from airflow_provider_sbx.compat import default_deferrable
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION
-from airflow_provider_sbx.operators.command import check_if_known, is_known
+from airflow_provider_sbx.operators.command import check_connection, check_if_known, is_known, naming
 from airflow_provider_sbx.operators.script import ScriptTask
 from airflow_provider_sbx.operators.signal import SandboxSignalOperator
 from airflow_provider_sbx.operators.target import Templated
@@ -96,7 +98,8 @@ class SandboxExecOperator(ScriptTask):
         so that a short command needs no round trip.
     :param wait_strategy: `stream` shows output as it comes; `wait` (one long request after another)
         and `poll` (a look every `poll_interval`) show it at the end and hold less.
-    :param log_output: write the output into the task's log; without it, `stream` becomes `wait`.
+    :param log_output: write the output into the task's log; without it, `stream` becomes `wait`, unless the
+        task waits on a worker for a result of more than 64 KiB.
     :param poll_interval: pause between two looks of `poll`, in seconds; 0.5 at least.
     :param kill_grace: time between TERM and KILL, as a timedelta or in seconds; 0 for KILL at once.
         A worker that is being ended itself waits 2 s at the most: Airflow gives it 5.
@@ -189,7 +192,8 @@ class SandboxExecOperator(ScriptTask):
         self.one_password = one_password
         self.sbx_conn_id = sbx_conn_id
         self._take_script()
-        self._check_early()
+        with naming(self.task_id):
+            self._check_early()
 
     # --- checks ------------------------------------------------------------------------------
 
@@ -209,6 +213,10 @@ class SandboxExecOperator(ScriptTask):
         check_seconds("poll_interval", self.poll_interval, at_least=LEAST_POLL_SECONDS)
         check_seconds("kill_grace", self.kill_grace, or_zero=True)
         check_seconds("defer_after", self.defer_after, or_zero=True)
+        for name in ("append_airflow_env", "deferrable", "log_output"):
+            check_flag(name, getattr(self, name))
+        check_callable("output_processor", self.output_processor)
+        check_connection(self.sbx_conn_id)
         check_exit_codes("skip_on_exit_code", self.skip_on_exit_code)
         check_count("max_log_bytes", self.max_log_bytes, least=1)
         if check_count("max_output_bytes", self.max_output_bytes) > _MOST_OUTPUT_BYTES:
@@ -249,7 +257,9 @@ class SandboxExecOperator(ScriptTask):
 
     def _options(self, *, deferrable: bool) -> Options:
         strategy = self.wait_strategy
-        if not self.log_output and strategy == WaitStrategy.STREAM:
+        # On a worker a stream also gathers a result that is larger than what the service keeps for later.
+        gathers = not deferrable and self.max_output_bytes > DEFAULT_OUTPUT_BYTES
+        if not (self.log_output or gathers) and strategy == WaitStrategy.STREAM:
             strategy = WaitStrategy.WAIT.value
         defer_after = check_seconds("defer_after", self.defer_after, or_zero=True)
         return Options(
@@ -310,14 +320,10 @@ class SandboxProcessOperator(SandboxExecOperator):
     ) -> None:
         self.stdin = stdin
         self.wait_for_completion = wait_for_completion
-        super().__init__(command=command, deferrable=deferrable, **kwargs)
         # Under this name Airflow looks for it, and refuses the DAG where a plugin has listeners.
         self.end_from_trigger = end_from_trigger
         self._starts_from_trigger = start_from_trigger
-        if start_from_trigger:
-            check_startable(self)
-        elif end_from_trigger:
-            check_workerless(self, "end_from_trigger")
+        super().__init__(command=command, deferrable=deferrable, **kwargs)
         self._start_from_trigger_if_possible()
 
     def prepare_template(self) -> None:
@@ -356,6 +362,9 @@ class SandboxProcessOperator(SandboxExecOperator):
 
     def _check_early(self) -> None:
         super()._check_early()
+        check_flag("wait_for_completion", self.wait_for_completion)
+        check_flag("end_from_trigger", self.end_from_trigger)
+        check_flag("start_from_trigger", self._starts_from_trigger)
         check_if_known(self.stdin, check_stdin)
         if not self.wait_for_completion and self.sandbox is not None:
             raise InvalidParameterError(
@@ -363,6 +372,10 @@ class SandboxProcessOperator(SandboxExecOperator):
                 "a sandbox made for the task is stopped at the task's end, and the process with it",
                 "Give sandbox_id, or wait for the process.",
             )
+        if self._starts_from_trigger:
+            check_startable(self)
+        elif self.end_from_trigger:
+            check_workerless(self, "end_from_trigger")
 
     def _stdin(self) -> str | bytes | None:
         return check_stdin(self.stdin)

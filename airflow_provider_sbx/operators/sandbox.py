@@ -23,7 +23,7 @@ from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.validation import sandbox_spec
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
-from airflow_provider_sbx.operators.command import check_if_known, is_known
+from airflow_provider_sbx.operators.command import check_connection, check_if_known, is_known, naming
 from airflow_provider_sbx.operators.stopping import stop_if_possible, stop_if_there
 from airflow_provider_sbx.runs.attempt import Attempt
 from airflow_provider_sbx.runs.ending import task_failures
@@ -164,7 +164,9 @@ class SandboxCreateOperator(LinkedToSandbox):
         # What isn't known yet still counts as given: an image and a snapshot are one too many.
         known = {name: value for name, value in self._given().items() if is_known(value)}
         later = dict.fromkeys((n for n in self._given() if n not in (*known, *_COLLECTIONS)), _ANYTHING)
-        sandbox_spec(known | later, "")
+        with naming(self.task_id):
+            check_connection(sbx_conn_id)
+            sandbox_spec(known | later, "")
 
     def _given(self) -> dict[str, Any]:
         return {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
@@ -253,7 +255,9 @@ class SandboxStopOperator(LinkedToSandbox):
         self._link_if_it_pushes()
         self.sandbox_id = sandbox_id
         self.sbx_conn_id = sbx_conn_id
-        check_if_known(sandbox_id, _check_id)
+        with naming(self.task_id):
+            check_connection(sbx_conn_id)
+            check_if_known(sandbox_id, _check_id)
 
     def execute(self, context: Context) -> None:
         """Stop the sandbox."""

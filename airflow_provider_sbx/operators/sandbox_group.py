@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_sbx.api.validation import check_seconds
-from airflow_provider_sbx.operators.command import is_known
+from airflow_provider_sbx.operators.command import is_known, naming
 from airflow_provider_sbx.operators.sandbox import SandboxCreateOperator, SandboxOptions, SandboxStopOperator
 from airflow_provider_sbx.operators.signal import SandboxSignalOperator
 from airflow_provider_sbx.operators.task import SandboxTask
@@ -158,7 +158,8 @@ def lifetime_minutes(tasks: Iterable[Any]) -> int | None:
     """Return how long a sandbox must live for tasks, in minutes; None where nothing limits them."""
     total = 0.0
     for task in tasks:
-        seconds = _longest_seconds(task)
+        with naming(task.task_id):
+            seconds = _longest_seconds(task)
         if seconds is None:
             return None
         total += seconds

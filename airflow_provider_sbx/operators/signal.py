@@ -15,7 +15,7 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.validation import check_seconds, check_signal
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
-from airflow_provider_sbx.operators.command import check_if_known
+from airflow_provider_sbx.operators.command import check_connection, check_if_known, naming
 from airflow_provider_sbx.operators.target import Started, Templated, check_target, sandbox_of, target_of
 from airflow_provider_sbx.runs.ending import task_failures
 
@@ -74,9 +74,11 @@ class SandboxSignalOperator(LinkedToSandbox):
         self.signal = signal
         self.kill_grace = kill_grace
         self.sbx_conn_id = sbx_conn_id
-        check_target(process, sandbox_id, process_id)
-        check_if_known(signal, check_signal)
-        check_if_known(kill_grace, lambda value: check_seconds("kill_grace", value))
+        with naming(self.task_id):
+            check_connection(sbx_conn_id)
+            check_target(process, sandbox_id, process_id)
+            check_if_known(signal, check_signal)
+            check_if_known(kill_grace, lambda value: check_seconds("kill_grace", value))
 
     def execute(self, context: Context) -> dict[str, str]:
         """Send the signal, and see to the end where that is wanted."""

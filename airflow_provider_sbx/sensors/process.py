@@ -21,13 +21,20 @@ from airflow_provider_sbx.api.errors import ProcessError, SandboxError
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.output import DEFAULT_LOG_BYTES, DEFAULT_OUTPUT_BYTES
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
-from airflow_provider_sbx.api.validation import check_choice, check_count, check_exit_codes
+from airflow_provider_sbx.api.validation import (
+    check_callable,
+    check_choice,
+    check_count,
+    check_exit_codes,
+    check_flag,
+)
 from airflow_provider_sbx.compat import default_deferrable, task_logger, worker_stats
 from airflow_provider_sbx.follow import follow
 from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxHook
 from airflow_provider_sbx.hooks.shared_client import new_async_client
 from airflow_provider_sbx.links.sandbox import LinkedToSandbox
 from airflow_provider_sbx.metrics import Meter, span
+from airflow_provider_sbx.operators.command import check_connection, naming
 from airflow_provider_sbx.operators.resuming import error_of, fetched
 from airflow_provider_sbx.operators.target import Started, Templated, check_target, sandbox_of, target_of
 from airflow_provider_sbx.runs.ending import raise_unless_success, result_of, task_failures
@@ -114,11 +121,16 @@ class SandboxProcessSensor(LinkedToSandbox, BaseSensorOperator):
         self.sbx_conn_id = sbx_conn_id
         self._machine: Following | None = None
         self._give_up_at: float | None = None
-        check_target(process, sandbox_id, process_id)
-        check_exit_codes("skip_on_exit_code", skip_on_exit_code)
-        check_choice("wait_strategy", wait_strategy, tuple(WaitStrategy))
-        check_count("max_output_bytes", max_output_bytes)
-        check_count("max_log_bytes", max_log_bytes, least=1)
+        with naming(self.task_id):
+            check_connection(sbx_conn_id)
+            check_target(process, sandbox_id, process_id)
+            check_exit_codes("skip_on_exit_code", skip_on_exit_code)
+            check_flag("deferrable", self.deferrable)
+            check_choice("wait_strategy", wait_strategy, tuple(WaitStrategy))
+            check_flag("log_output", log_output)
+            check_callable("output_processor", output_processor)
+            check_count("max_output_bytes", max_output_bytes)
+            check_count("max_log_bytes", max_log_bytes, least=1)
 
     # --- waiting -----------------------------------------------------------------------------
 

@@ -32,10 +32,23 @@ def test_a_bad_parameter_is_also_a_value_error_that_says_what_to_write():
     assert str(error) == "cwd: it is empty. Leave it out."
 
 
+def of_a_task(error, task_id):
+    error.task_id = task_id
+    return error
+
+
+def test_a_bad_parameter_of_a_task_names_the_task_first():
+    error = of_a_task(errors.InvalidParameterError("cwd", "it is empty", "Leave it out."), "etl.fetch")
+
+    assert str(error) == "Task 'etl.fetch': cwd: it is empty. Leave it out."
+    assert (error.parameter, error.problem, error.remedy) == ("cwd", "it is empty", "Leave it out.")
+
+
 @pytest.mark.parametrize(
     "error",
     [
         errors.InvalidParameterError("a", "b", "c"),
+        of_a_task(errors.InvalidParameterError("a", "b", "c"), "t"),
         errors.ServiceError("x", retryable=True, retry_after_seconds=2, request_id="r"),
         errors.TransportError("x", surely_unsent=True),
         errors.StreamBrokenError("x"),

@@ -1,3 +1,6 @@
+import enum
+import errno
+import subprocess
 from datetime import timedelta
 
 import pytest
@@ -6,10 +9,15 @@ from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.models import ProcessParameters, SandboxSpec
 from airflow_provider_sbx.api.validation import (
     MOST_COMMAND_BYTES,
+    MOST_ENV_BYTES,
+    MOST_VARIABLE_BYTES,
+    check_callable,
     check_choice,
     check_command,
     check_count,
     check_env,
+    check_exit_codes,
+    check_flag,
     check_seconds,
     check_signal,
     check_stdin,
@@ -67,6 +75,39 @@ def test_a_refused_value_is_not_repeated():
         check_env({"BAD": ["hunter2"]})
 
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_variable_that_linux_does_not_pass_is_refused_by_its_name_and_without_its_value():
+    with pytest.raises(InvalidParameterError) as caught:
+        check_env({"OK": "x", "DATA": "hunter2" + "x" * 299_993})
+
+    assert caught.value.parameter == "env['DATA']"
+    assert str(caught.value) == (
+        "env['DATA']: with its name it has 300,005 bytes, and Linux passes no more than 131,071. "
+        "Give so much as the stdin of SandboxProcessOperator, or put it into a file or the sandbox's image."
+    )
+
+
+def test_the_longest_variable_is_told_in_bytes_with_its_name():
+    longest = MOST_VARIABLE_BYTES - len("DATA=")
+    assert check_env({"DATA": "x" * longest})
+    assert refused(check_env, {"DATA": "x" * (longest + 1)}) == "env['DATA']"
+    assert refused(check_env, {"DATA": "é" * (longest // 2 + 1)}) == "env['DATA']"
+
+
+def test_the_longest_variable_is_what_this_linux_passes():
+    longest = "x" * (MOST_VARIABLE_BYTES - len("A="))
+
+    subprocess.run(["/bin/true"], env={"A": longest}, check=True)
+    with pytest.raises(OSError, match="too long") as caught:
+        subprocess.run(["/bin/true"], env={"A": longest + "x"}, check=True)
+    assert caught.value.errno == errno.E2BIG
+
+
+def test_variables_that_linux_does_not_pass_together_are_refused():
+    each = MOST_ENV_BYTES // 64 - len("A00=") - 1
+    assert check_env({f"A{n}": "x" * each for n in range(10, 74)})
+    assert refused(check_env, {f"A{n}": "x" * each for n in range(10, 74)} | {"B": ""}) == "env"
 
 
 @pytest.mark.parametrize("bad", ["", " ", 5, "a\0"])
@@ -226,3 +267,65 @@ def test_a_signal_has_one_name_and_the_number_that_a_sandbox_gives_it(given, nam
 @pytest.mark.parametrize("bad", [0, -9, 11, "11", "", "FOO", None, True, 1.0, [9]])
 def test_what_is_no_signal_that_can_be_sent_is_refused(bad):
     assert refused(check_signal, bad) == "signal"
+
+
+@pytest.mark.parametrize("bad", ["yes", "no", "", None, 0, 1, object()])
+def test_a_yes_or_no_is_a_bool(bad):
+    check_flag("log_output", True)
+    check_flag("log_output", False)
+    assert refused(check_flag, "log_output", bad) == "log_output"
+
+
+def test_what_is_to_be_called_can_be_or_is_missing():
+    check_callable("output_processor", None)
+    check_callable("output_processor", len)
+    with pytest.raises(InvalidParameterError, match=r"output_processor: 'len' can't be called\. Give a func"):
+        check_callable("output_processor", "len")
+
+
+class Exit(enum.IntEnum):
+    SKIP = 99
+
+
+class Odd:
+    def __contains__(self, code):
+        return code % 2 == 1
+
+
+@pytest.mark.parametrize(
+    "given", [[], [0, 255], (1, 2), {3}, frozenset({4}), range(1, 1000), [Exit.SKIP], Odd()]
+)
+def test_exit_codes_are_whole_numbers_in_something_to_look_them_up_in(given):
+    assert check_exit_codes("skip_on_exit_code", given) == given
+
+
+def test_one_exit_code_is_one_of_one():
+    assert check_exit_codes("skip_on_exit_code", None) == ()
+    assert check_exit_codes("skip_on_exit_code", 0) == (0,)
+    assert check_exit_codes("skip_on_exit_code", Exit.SKIP) == (99,)
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        (256, "256"),
+        (-9, "-9"),
+        ([1, 256], "256"),
+        ((1, -1), "-1"),
+        ({1000}, "1000"),
+        (frozenset({1000}), "1000"),
+        ([1, "99"], "'99'"),
+        ([True], "True"),
+        (True, "True"),
+        ("99", "'99'"),
+        (1.5, "1.5"),
+    ],
+)
+def test_what_is_no_exit_code_of_a_process_is_refused_by_its_value(bad, named):
+    with pytest.raises(InvalidParameterError) as caught:
+        check_exit_codes("skip_on_exit_code", bad)
+
+    assert str(caught.value) == (
+        f"skip_on_exit_code: {named} is no exit code. "
+        "Give a whole number from 0 to 255, a list of some, or None."
+    )

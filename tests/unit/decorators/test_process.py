@@ -7,7 +7,7 @@ from datetime import timedelta
 from importlib.metadata import distributions
 
 import pytest
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, TaskGroup, task
 
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.decorators.operators import (
@@ -227,3 +227,44 @@ def test_a_part_of_the_context_that_can_not_be_sent_is_refused_by_its_name():
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"env": {"1": "x"}}, {"stdin": 5}])
 def test_a_command_has_its_options_checked_too(options):
     refused(next(iter(options)), sandbox_command_task(**options)(fn))
+
+
+def test_what_has_the_functions_place_is_told_with_who_takes_it():
+    place = "the function takes its place. Leave it out;"
+    for decorator in BOTH:
+        says = refused("command", lambda d=decorator: d(command="x")(fn)())
+        assert says == f"Task 'fn': command: {place} SandboxProcessOperator takes it."
+    says = refused("stdin", lambda: sandbox_task(stdin="x")(fn)())
+    assert says == f"Task 'fn': stdin: {place} @task.sandbox_command takes it."
+
+
+@pytest.mark.parametrize("decorator", BOTH)
+def test_what_has_the_functions_place_is_refused_of_a_mapped_task_and_when_overriding_too(decorator):
+    refused("command", lambda: decorator(command="x")(fn))
+    refused("command", lambda: decorator(fn).override(command="x")())
+
+
+@pytest.mark.parametrize("decorator", BOTH)
+def test_what_is_refused_names_the_task_by_its_id_or_its_function(decorator):
+    assert refused("timeout", decorator(timeout=0)(fn)).startswith("Task 'fn': timeout: ")
+    assert refused("timeout", decorator(timeout=0, task_id="t")(fn)).startswith("Task 't': timeout: ")
+    with TaskGroup("etl"):
+        assert refused("timeout", decorator(timeout=0)(fn)).startswith("Task 'etl.fn': timeout: ")
+
+
+def test_what_is_refused_of_a_function_names_the_task_where_it_is_known():
+    def uses_an_import():
+        return timedelta(1)
+
+    assert refused("python_callable", sandbox_task, uses_an_import).startswith(
+        "Task 'uses_an_import': python"
+    )
+    assert refused("serializer", sandbox_task(serializer="x", task_id="t"), fn).startswith("Task 't': ser")
+    assert refused("python_callable", sandbox_task, functools.partial(fn)).startswith("python_callable: ")
+    made = sandbox_task(fn).override(serializer="x")
+    assert refused("serializer", made).startswith("Task 'fn': serializer: ")
+
+
+@pytest.mark.parametrize("name", ["deferrable", "log_output", "append_airflow_env", "end_from_trigger"])
+def test_a_yes_or_no_that_is_neither_is_refused(name):
+    refused(name, sandbox_command_task(**{name: "maybe"})(fn))

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.operators.command import (
+    check_connection,
     check_if_known,
     is_known,
     is_python_file,
     is_script_file,
+    naming,
     python_script,
 )
 
@@ -103,3 +106,25 @@ def test_what_is_not_known_is_not_checked_yet():
         check_if_known(value, checked.append)
 
     assert checked == ["known"]
+
+
+@pytest.mark.parametrize("known_later", ["{{ conn_id }}", object()])
+def test_a_connection_is_named_or_not_known_yet(known_later):
+    check_connection("mine")
+    check_connection(known_later)
+
+
+@pytest.mark.parametrize("bad", [None, "", " ", 5, ["mine"]])
+def test_what_is_no_connections_name_is_refused(bad):
+    with pytest.raises(InvalidParameterError, match="is not the id of a connection") as caught:
+        check_connection(bad)
+    assert caught.value.parameter == "sbx_conn_id"
+
+
+def test_an_error_about_a_parameter_names_the_task_and_another_is_let_through():
+    with pytest.raises(InvalidParameterError, match=r"^Task 't': cwd: it is empty\. Leave"), naming("t"):
+        raise InvalidParameterError("cwd", "it is empty", "Leave it out.")
+    with pytest.raises(InvalidParameterError, match=r"^cwd: it is empty"), naming(None):
+        raise InvalidParameterError("cwd", "it is empty", "Leave it out.")
+    with pytest.raises(ValueError, match="else"), naming("t"):
+        raise ValueError("else")

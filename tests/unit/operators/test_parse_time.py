@@ -3,6 +3,8 @@
 from datetime import timedelta
 
 import pytest
+from airflow.exceptions import AirflowFailException
+from airflow.sdk import DAG, TaskGroup
 
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.operators.process import SandboxExecOperator, SandboxProcessOperator
@@ -25,7 +27,7 @@ def make(kind, **options):
 def refused(kind, **options):
     with pytest.raises(InvalidParameterError) as caught:
         make(kind, **options)
-    assert str(caught.value).startswith(caught.value.parameter)
+    assert str(caught.value).startswith(f"Task 't': {caught.value.parameter}: ")
     return caught.value.parameter
 
 
@@ -96,6 +98,20 @@ def test_a_spec_that_can_not_be_right_is_refused(kind, spec, parameter):
         ({"max_output_bytes": 1.5}, "max_output_bytes"),
         ({"max_output_bytes": 2**40}, "max_output_bytes"),
         ({"max_log_bytes": 0}, "max_log_bytes"),
+        ({"append_airflow_env": "yes"}, "append_airflow_env"),
+        ({"append_airflow_env": None}, "append_airflow_env"),
+        ({"log_output": "no"}, "log_output"),
+        ({"log_output": 0}, "log_output"),
+        ({"deferrable": "yes"}, "deferrable"),
+        ({"deferrable": 1}, "deferrable"),
+        ({"default_args": {"deferrable": "no"}}, "deferrable"),
+        ({"output_processor": "len"}, "output_processor"),
+        ({"output_processor": {}}, "output_processor"),
+        ({"sbx_conn_id": None}, "sbx_conn_id"),
+        ({"sbx_conn_id": ""}, "sbx_conn_id"),
+        ({"sbx_conn_id": 5}, "sbx_conn_id"),
+        ({"default_args": {"sbx_conn_id": " "}}, "sbx_conn_id"),
+        ({"env": {"A": "x" * 200_000}}, "env['A']"),
         ({"secrets": {"1A": "n"}}, "secrets.1A.[key]"),
         ({"secrets": {"A": "no/slash"}}, "secrets.A.name"),
         ({"secrets": {f"A{n}": "n" for n in range(33)}}, "secrets"),
@@ -108,6 +124,12 @@ def test_a_spec_that_can_not_be_right_is_refused(kind, spec, parameter):
 )
 def test_an_option_that_can_not_be_right_is_refused(kind, options, parameter):
     assert refused(kind, **options) == parameter
+
+
+@pytest.mark.parametrize("name", ["wait_for_completion", "start_from_trigger", "end_from_trigger"])
+@pytest.mark.parametrize("bad", ["yes", "no", None, 1])
+def test_a_yes_or_no_that_is_neither_is_refused(name, bad):
+    assert refused(SandboxProcessOperator, **{name: bad}) == name
 
 
 @pytest.mark.parametrize("bad", [5, ["x"], {"a": 1}])
@@ -137,6 +159,7 @@ def test_a_sandbox_of_its_own_for_a_process_that_nobody_waits_for_is_refused():
         {"sandbox_id": None, "sandbox": {"image_name": "{{ x }}"}},
         {"secrets": {"A": "{{ x }}"}, "vault": "{{ x }}"},
         {"one_password": ONE_PASSWORD | {"vault": "{{ x }}"}},
+        {"sbx_conn_id": "{{ x }}"},
     ],
 )
 def test_templates_are_not_checked_before_they_are_rendered(kind, options):
@@ -155,6 +178,10 @@ def test_templates_are_not_checked_before_they_are_rendered(kind, options):
         {"max_output_bytes": 0},
         {"skip_on_exit_code": None},
         {"skip_on_exit_code": [1, 2]},
+        {"skip_on_exit_code": range(1, 1000)},
+        {"deferrable": None},
+        {"default_args": {"deferrable": None}},
+        {"output_processor": len},
         {"sandbox_id": None, "sandbox": {"image_name": "python", "cpu": 2}},
         {"secrets": {"A": "n", "B": {"name": "m", "version": 3}}},
         {"secrets": {"B": "n"}, "vault": "v", "one_password": ONE_PASSWORD, "env": {"C": "x", "{{ y }}": ""}},
@@ -187,7 +214,7 @@ def test_a_one_shot_command_waits_where_the_configuration_says():
 # --- found wanting ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bad", ["99", 1.5, object(), ["99"]])
+@pytest.mark.parametrize("bad", ["99", 1.5, object(), ["99"], 256, -1, [1, 256], {-9}])
 def test_skip_codes_that_can_not_be_ones_are_refused(kind, bad):
     assert refused(kind, skip_on_exit_code=bad) == "skip_on_exit_code"
 
@@ -206,3 +233,38 @@ def test_a_wait_before_deferring_may_be_written_as_any_other_duration(given):
 
 def test_no_grace_may_be_written_as_a_timedelta(kind):
     make(kind, kill_grace=timedelta(0))
+
+
+# --- of which task ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"command": ""}, "command: it is empty. Name the command to run."),
+        ({"wait_strategy": "guess"}, "wait_strategy: 'guess' is unknown."),
+        ({"log_output": "no"}, "log_output: 'no' is neither True nor False. Give one of the two."),
+    ],
+)
+def test_what_is_refused_names_the_task_with_its_groups(kind, options, says):
+    with DAG("d"), TaskGroup("etl"), pytest.raises(InvalidParameterError) as caught:
+        make(kind, task_id="fetch", **options)
+
+    assert str(caught.value).startswith(f"Task 'etl.fetch': {says}")
+
+
+def test_a_mapped_task_is_named_as_well(kind):
+    with DAG("d") as dag:
+        kind.partial(task_id="fetch", sandbox_id="sb-1").expand(command=["x", ""])
+
+    with pytest.raises(InvalidParameterError, match=r"^Task 'fetch': command: it is empty"):
+        dag.get_task("fetch").unmap({"command": ""})
+
+
+def test_what_is_refused_when_it_is_rendered_does_not_name_the_task(kind, network, context_of):
+    task = make(kind, command="{{ x }}")
+    task.command = ""
+
+    with pytest.raises(AirflowFailException, match=r"^command: it is empty"):
+        task.execute(context_of())
+    assert network.requests == []

@@ -362,3 +362,14 @@ def test_a_template_that_comes_to_nonsense_is_told_before_anything_is_made(netwo
     with pytest.raises(AirflowFailException, match=r"^cpu: "):
         task.execute(context_of())
     assert network.requests == []
+
+
+@pytest.mark.parametrize("make", [create, stop])
+@pytest.mark.parametrize("bad", [None, ""])
+def test_a_connection_without_a_name_is_refused(make, bad):
+    assert refused(make, sbx_conn_id=bad).parameter == "sbx_conn_id"
+
+
+def test_what_is_refused_names_the_task():
+    assert str(refused(create, cpu=0)).startswith("Task 'create': cpu: ")
+    assert str(refused(stop, sandbox_id="")).startswith("Task 'stop': sandbox_id: '' is not the id")

@@ -263,6 +263,16 @@ def test_a_sandbox_that_can_not_be_is_refused_at_parse_time(dag, options, parame
     assert caught.value.parameter == parameter
 
 
+def test_what_is_refused_names_the_task_that_makes_the_sandbox(dag):
+    with pytest.raises(InvalidParameterError, match=r"^Task 'etl\.create_sandbox': cpu: "):
+        group(cpu=0)
+
+
+def test_a_time_that_no_sandbox_can_have_names_the_task_that_asks_for_it(dag):
+    with pytest.raises(InvalidParameterError, match=r"^Task 'etl\.a': timeout: "), group():
+        run("a", execution_timeout=timedelta(0))
+
+
 def test_an_option_that_there_is_not_is_refused(dag):
     with pytest.raises(TypeError, match="image"):
         group(image="python")

@@ -201,3 +201,21 @@ def test_no_sandbox_at_all_is_told(network, context_of):
     with pytest.raises(AirflowFailException, match="sandbox_id: it is not given"):
         operator(sandbox_id=None).execute(context_of())
     assert network.requests == []
+
+
+@pytest.mark.parametrize("bad", [None, ""])
+def test_a_connection_without_a_name_is_refused(bad):
+    assert refused(sbx_conn_id=bad) == "sbx_conn_id"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"process_id": None}, "process, process_id: neither is given"),
+        ({"signal": "FOO"}, "signal: "),
+        ({"kill_grace": 0}, "kill_grace: 0 is not above 0"),
+    ],
+)
+def test_what_is_refused_names_the_task(options, says):
+    with pytest.raises(errors.InvalidParameterError, match=f"^Task 'signal': {says}"):
+        operator(**options)

@@ -177,3 +177,11 @@ class TestStartTriggerArgs:
         assert isinstance(deferred, TaskDeferred)
         assert deferred.trigger.sandbox_id == SANDBOX
         assert deferred.trigger.ends["fails"] is False
+
+
+@pytest.mark.parametrize("name", ["end_from_trigger", "start_from_trigger"])
+def test_what_is_refused_names_the_task(name, monkeypatch):
+    monkeypatch.setattr(workerless, "renders_in_triggerer", lambda: True)
+
+    with pytest.raises(InvalidParameterError, match=f"^Task 'task': {name}, deferrable: a task that"):
+        operator(**{name: True, "deferrable": False})

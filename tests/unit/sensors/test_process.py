@@ -392,18 +392,31 @@ def test_the_end_of_its_time_in_the_triggerer_is_that_of_any_sensor(
         ({"skip_on_exit_code": "99"}, "skip_on_exit_code"),
         ({"max_output_bytes": -1}, "max_output_bytes"),
         ({"max_log_bytes": 0}, "max_log_bytes"),
+        ({"skip_on_exit_code": 256}, "skip_on_exit_code"),
+        ({"skip_on_exit_code": [1, -1]}, "skip_on_exit_code"),
+        ({"deferrable": "yes"}, "deferrable"),
+        ({"default_args": {"deferrable": "yes"}}, "deferrable"),
+        ({"log_output": "no"}, "log_output"),
+        ({"output_processor": "len"}, "output_processor"),
+        ({"sbx_conn_id": None}, "sbx_conn_id"),
+        ({"sbx_conn_id": ""}, "sbx_conn_id"),
     ],
 )
-def test_what_can_not_be_right_is_refused_by_its_name(options, parameter):
+def test_what_can_not_be_right_is_refused_by_its_name_and_the_tasks(options, parameter):
     with pytest.raises(errors.InvalidParameterError) as caught:
         sensor(**options)
     assert caught.value.parameter == parameter
+    assert str(caught.value).startswith(f"Task 'wait': {parameter}: ")
+
+
+def test_no_word_on_deferring_means_what_the_configuration_says():
+    assert sensor(deferrable=None).deferrable is False
 
 
 def test_a_result_that_was_made_text_by_a_template_is_told_with_the_remedy(network, context_of):
     task = sensor(process="{{ ti.xcom_pull('start') }}", process_id=None)
     task.process = json.dumps(ENDED)
 
-    with pytest.raises(AirflowFailException, match=r"process: a str.*Give start\.output"):
+    with pytest.raises(AirflowFailException, match=r"^process: a str.*Give start\.output"):
         task.execute(context_of())
     assert network.requests == []
