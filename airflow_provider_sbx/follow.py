@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_sbx.api import calls
-from airflow_provider_sbx.api.conversations import terminate
+from airflow_provider_sbx.api.conversations import Termination, terminate
 from airflow_provider_sbx.api.errors import ServiceError
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.following import Following
@@ -142,11 +142,10 @@ async def end_overdue(
     emit: Emit,
     *,
     grace_seconds: float,
-) -> str:
+) -> Termination:
     """End a process whose time is up, and hand on what it still writes.
 
     :param grace_seconds: time between TERM and KILL, in seconds.
-    :return: what came of it, in words.
     :raises ServiceError: the service could not be asked.
     """
     ending = await client.converse(sandbox_id, terminate(machine.process_id, grace_seconds=grace_seconds))
@@ -154,7 +153,7 @@ async def end_overdue(
         machine.has_ended()
     with suppress(ServiceError):  # it has ended, which is what matters; its last words are a bonus
         await follow(client, sandbox_id, machine, emit, until=time.time() + _LAST_WORDS_SECONDS)
-    return ending.how
+    return ending
 
 
 @dataclass(slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +21,17 @@ MERGED_STEP_US = 1000
 Airflow merges a try's log files by the millisecond, and drops a record equal to the one before: only
 lines that share none stand next to their likes there.
 """
+
+
+@contextmanager
+def silent(name: str) -> Iterator[None]:
+    """Keep a logger from writing, where a write could wait for ever."""
+    logger = logging.getLogger(name)
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
 
 
 def emitter(log: Any) -> Emit:

@@ -42,8 +42,10 @@ with DAG("sandbox_files", tags=["sandbox"]):
         command="gzip -c | base64 && echo packed >&2",
         stdin="{{ ti.xcom_pull(task_ids='orders') }}",
         sandbox={"image_name": "python"},
-        # stdout is a file here: nothing for the log, and none of it may be cut off.
+        # stdout is a file here: nothing for the log, and none of it may be cut off. So it is waited for on a
+        # worker, which gathers all of it as it comes; for a triggerer the service keeps but the last of it.
         log_output=False,
+        deferrable=False,
         max_output_bytes=16 * 1024 * 1024,
         output_processor=to_file,
     )

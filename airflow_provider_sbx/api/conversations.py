@@ -102,10 +102,14 @@ def marked(command: str, key: str, label: str) -> str:
     """Return the command under a first line that names it, so that it can be found again.
 
     The line is a shell comment and stands before the command, so no quoting or heredoc of the
-    command can touch it.
+    command can touch it. It takes the place of a first line that is empty or begins with `#!`, which
+    is but a comment to a shell that is given a command: the numbers of the lines in the shell's errors stay.
 
     :param label: for people who list the sandbox's processes.
     """
+    first, _, rest = command.partition("\n")
+    if rest and (not first.strip() or first.startswith("#!")):
+        command = rest
     return f"# {key} {' '.join(label.split())}\n{command}"
 
 

@@ -393,7 +393,7 @@ class Following:
         entries = self._read.take_result(result)
         if result.output_truncated:
             self._read.is_incomplete = True
-            text = "The service no longer kept all of the output; its end is shown."
+            text = "The service no longer kept all of the output: what is left is its end."
             entries.append(Notice(text, warning=True))
         return entries + self._end(result, self._read.ends_of(result))
 

@@ -50,6 +50,12 @@ if TYPE_CHECKING:
 
 _DEFERRAL_SPARE_SECONDS = 120.0
 
+_ALARM_SECONDS = 5.0
+"""How much later than `execution_timeout` the wait on a worker ends, in seconds.
+
+Airflow's own alarm counts from somewhat later than the try, and comes first unless the task was resumed.
+"""
+
 
 class SandboxTask(LinkedToSandbox):
     """The life of a task with a process. Operators add the parameters and their checks."""
@@ -64,7 +70,6 @@ class SandboxTask(LinkedToSandbox):
 
     # Of the class: see `_link_if_it_pushes` for what a constructor costs.
     _run: WorkerRun | None = None
-    _kill_seconds = WORKER_GRACE_SECONDS
     _is_overdue = False
 
     @abstractmethod
@@ -124,14 +129,13 @@ class SandboxTask(LinkedToSandbox):
                     attempt,
                     params,
                     options,
-                    deadline=deadline,
+                    deadline=deadline if deadline is None or deferrable else deadline + _ALARM_SECONDS,
                     log=self.log,
                     tell=self._teller(context),
                 )
                 end = asyncio.run(self._run.run(sandbox_id, spec))
         except AirflowTaskTimeout:
             # Airflow calls on_kill next, and here nobody kills the worker meanwhile.
-            self._kill_seconds = self._grace
             self._is_overdue = True
             raise
         except AirflowNotFoundException as error:
@@ -198,19 +202,22 @@ class SandboxTask(LinkedToSandbox):
         context: Context,
         event: Any = None,
         *,
-        owns_sandbox: bool = False,
+        owns_sandbox: bool | None = None,
         attached: bool = False,
         try_number: int | None = None,
     ) -> Any:
         """Take the end that the trigger saw, and end as `execute` would have.
 
         :param event: a `ProcessEvent`, as JSON.
-        :param owns_sandbox: the sandbox was made for this task.
+        :param owns_sandbox: the sandbox was made for this task. `DAG.test` hands on nothing but the event:
+            then what the task was given tells.
         :param attached: the process was found, not started, by this try.
         :param try_number: the try that waited.
         """
         self._hide_values()
         attempt = Attempt(context)
+        if owns_sandbox is None:
+            owns_sandbox = self.sandbox is not None
         if try_number not in (None, attempt.try_number):
             # Before 3.1.1, Airflow resumes a retry with what the failed try waited for (its API leaves
             # `next_method` as it was): no command would be run any more, and each retry would fail.
@@ -244,7 +251,7 @@ class SandboxTask(LinkedToSandbox):
 
     def _overdue(self, attempt: Attempt, sandbox_id: str, process_id: str, how: str) -> NoReturn:
         attempt.remember(sandbox_id, process_id, finished=True)
-        raise overdue_error(sandbox_id, process_id, how)
+        raise overdue_error(sandbox_id, process_id, how, execution_timeout=self.execution_timeout)
 
     def _finish(self, attempt: Attempt, sandbox_id: str, process_id: str, outcome: Outcome) -> Any:
         code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
@@ -275,10 +282,12 @@ class SandboxTask(LinkedToSandbox):
 
     def on_kill(self) -> None:
         """End the process: TERM, a grace, KILL; and stop the sandbox that was made for the task."""
-        if self._run is not None:
-            has_ended = self._run.kill(grace_seconds=min(self._grace, self._kill_seconds))
-            if has_ended and self._is_overdue:  # else this is a signal handler, and Airflow can't be told
-                self._run.disown()
+        if self._run is None:
+            return
+        if not self._is_overdue:  # this is a signal handler, and Airflow can't be told
+            self._run.kill(grace_seconds=min(self._grace, WORKER_GRACE_SECONDS))
+        elif asyncio.run(self._run.end_overdue(grace_seconds=self._grace)):
+            self._run.disown()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """End the process where the wait broke: Airflow then runs none of the task's own methods."""

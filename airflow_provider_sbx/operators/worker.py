@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 import math
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_sbx.api.conversations import find_process, terminate
+from airflow_provider_sbx.api.conversations import Termination, find_process, terminate
 from airflow_provider_sbx.api.errors import (
     InvalidParameterError,
     NotFoundError,
@@ -29,20 +32,24 @@ from airflow_provider_sbx.hooks.shared_client import new_async_client
 from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.operators.earlier import ENDED_FOR_US, left_over
 from airflow_provider_sbx.runs.attempt import Attempt
+from airflow_provider_sbx.runs.own_sandbox import make_sandbox
 from airflow_provider_sbx.runs.parameters import OVERDUE_SECONDS, outliving
 from airflow_provider_sbx.runs.running import (
+    LOOKUPS,
     Begun,
     begin,
     feed_and_follow,
     follow_until_calm,
+    look_for,
     new_machine,
     stop_if_possible,
     write_input,
 )
-from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter, log_time
+from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter, log_time, silent
 
 if TYPE_CHECKING:
-    from airflow_provider_sbx.client import AsyncSandboxClient
+    from airflow_provider_sbx.api.following import Following
+    from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
 
 WORKER_GRACE_SECONDS = 2.0
 """Longest time between TERM and KILL in a worker that is being ended, in seconds.
@@ -52,6 +59,9 @@ then the process must be known to have ended.
 """
 
 _KILL_POLICY = RetryPolicy(patience_seconds=1.0)
+
+_SAY_SECONDS = 0.2
+"""How long a kill waits until what it did stands in the log, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,7 @@ class WorkerRun:
         self._process_id: str | None = None
         self._owns_sandbox = False
         self._starting = False
+        self._machine: Following | None = None
 
     # --- the run ---------------------------------------------------------------------------
 
@@ -252,6 +263,7 @@ class WorkerRun:
             step_us=1 if options.defer_after is None else MERGED_STEP_US,
             started_at=process.started_at,
         )
+        self._machine = machine
         leave_at = self.deadline
         if options.defer_after is not None:
             leave_at = min(time.time() + options.defer_after, self.deadline or math.inf)
@@ -291,8 +303,8 @@ class WorkerRun:
             return HandOver(sandbox_id, process.id, machine.state(), self._owns_sandbox, begun.attached)
         self._meter.ended("overdue", time.monotonic() - began)
         self._log.warning("Process %s has used up its time: ending it.", process.id)
-        how = await end_overdue(client, sandbox_id, machine, self._emit, grace_seconds=options.kill_grace)
-        return Overdue(sandbox_id, process.id, how)
+        ending = await end_overdue(client, sandbox_id, machine, self._emit, grace_seconds=options.kill_grace)
+        return Overdue(sandbox_id, process.id, ending.how)
 
     # --- sandboxes and earlier tries ---------------------------------------------------------
 
@@ -318,7 +330,7 @@ class WorkerRun:
                     return
             except NotFoundError:
                 pass
-        sandbox = await client.create_sandbox(outliving(spec, self._params))
+        sandbox = await make_sandbox(client, outliving(spec, self._params))
         self._sandbox_id, self._owns_sandbox = sandbox.id, True
         self._attempt.remember(sandbox.id, owns_sandbox=True)
         self._tell(sandbox.id, None, sandbox.page)
@@ -345,38 +357,90 @@ class WorkerRun:
 
     # --- killing -----------------------------------------------------------------------------
 
-    def kill(self, *, grace_seconds: float) -> bool:
+    def kill(self, *, grace_seconds: float) -> None:
         """End the process and the task's own sandbox, whatever `run` is doing.
 
         It runs in a signal handler, on top of whatever the task was doing: so it has a client of
-        its own, and asks Airflow for nothing.
+        its own, and asks Airflow for nothing. Nor does it log before all is done: the task may be in
+        the middle of writing a line, and holds the lock that the next one waits for.
+        """
+        self.was_killed = True
+        if self._sandbox_id is None:
+            return
+        words: list[tuple[int, str]] = []
+        with silent("airflow_provider_sbx.client.wire"):
+            try:
+                with self._hook.new_client(_KILL_POLICY) as client:
+                    self._end_all(client, self._sandbox_id, grace_seconds, words)
+            except SandboxError as error:
+                words.append((logging.WARNING, f"{self._who} could not be ended. {error}"))
+        self._say(words)
+
+    def _end_all(
+        self, client: SandboxClient, sandbox_id: str, grace_seconds: float, words: list[tuple[int, str]]
+    ) -> None:
+        try:
+            if self._process_id is None and self._starting:
+                found = client.converse(sandbox_id, find_process(self._attempt.key))
+                self._process_id = found.id if found else None
+            if self._process_id is not None:
+                ending = client.converse(sandbox_id, terminate(self._process_id, grace_seconds=grace_seconds))
+                words.append((logging.INFO, f"Process {self._process_id}: {ending.how}."))
+        finally:
+            # Also where the process could not be reached: it ends with its sandbox.
+            if self._owns_sandbox:
+                client.stop_sandbox(sandbox_id)
+                words.append((logging.INFO, f"Stopped sandbox {sandbox_id}."))
+
+    @property
+    def _who(self) -> str:
+        if self._process_id is None:
+            return "A process that was about to be started"
+        return f"Process {self._process_id} may still be running: it"
+
+    def _say(self, words: list[tuple[int, str]]) -> None:
+        """Log what was done, by a thread that is not waited for where the log can't be written now."""
+
+        def say() -> None:
+            for level, text in words:
+                self._log.log(level, text)
+
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(say,), daemon=True)
+        thread.start()
+        thread.join(_SAY_SECONDS)
+
+    async def end_overdue(self, *, grace_seconds: float) -> bool:
+        """End the process after Airflow's timeout, log what it still writes, and stop the task's own sandbox.
 
         :return: whether the process is known to have ended.
         """
-        sandbox_id, process_id = self._sandbox_id, self._process_id
-        self.was_killed, has_ended = True, False
-        if sandbox_id is None:
-            return has_ended
-        try:
-            with self._hook.new_client(_KILL_POLICY) as client:
-                try:
-                    if process_id is None and self._starting:
-                        found = client.converse(sandbox_id, find_process(self._attempt.key))
-                        process_id = found.id if found else None
-                    if process_id is not None:
-                        ending = client.converse(
-                            sandbox_id, terminate(process_id, grace_seconds=grace_seconds)
-                        )
-                        has_ended = ending.ended
-                        self._log.info("Ending process %s: %s.", process_id, ending.how)
-                finally:
-                    # Also where the process could not be reached: it ends with its sandbox.
-                    if self._owns_sandbox:
-                        client.stop_sandbox(sandbox_id)
-                        self._log.info("Stopped sandbox %s.", sandbox_id)
-        except SandboxError as error:
-            self._log.warning("Process %s could not be ended: it may still be running. %s", process_id, error)
+        if self._sandbox_id is None:
+            return False
+        has_ended = False
+        # The task is over: whoever waits for it is not kept waiting for a service that is out of reach.
+        settings = replace(self._hook.settings, patience_seconds=_KILL_POLICY.patience_seconds)
+        async with await new_async_client(settings) as client:
+            try:
+                if self._process_id is None and self._starting:
+                    found = await look_for(client, self._sandbox_id, self._attempt.key, looks=LOOKUPS)
+                    self._process_id = found.id if found else None
+                if self._process_id is not None:
+                    self._log.warning("Process %s has used up its time: ending it.", self._process_id)
+                    ending = await self._end_one(client, self._sandbox_id, self._process_id, grace_seconds)
+                    self._log.info("Process %s: %s.", self._process_id, ending.how)
+                    has_ended = ending.ended
+            except ServiceError as error:
+                self._log.warning("%s could not be ended. %s", self._who, error)
+            finally:
+                await self._stop_own_sandbox(client)
         return has_ended
+
+    async def _end_one(
+        self, client: AsyncSandboxClient, sandbox_id: str, process_id: str, grace_seconds: float
+    ) -> Termination:
+        if self._machine is None:
+            return await client.converse(sandbox_id, terminate(process_id, grace_seconds=grace_seconds))
+        return await end_overdue(client, sandbox_id, self._machine, self._emit, grace_seconds=grace_seconds)
 
     def disown(self) -> None:
         """Leave word that the process, which was ended, is no later try's result; see `Attempt.disown`."""

@@ -8,12 +8,15 @@ since the store outlives a clear as well.
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from airflow_provider_sbx.api.conversations import process_key
 from airflow_provider_sbx.api.steps import Outcome
@@ -23,6 +26,9 @@ _STORE_KEY = "sbx_process"
 _MOST_KEYS = 100
 _MOST_OUTPUT = 256 * 1024
 """How much output an outcome may have to be kept in the store, in characters."""
+
+_PLAIN_BYTES = 48 * 1024
+"""How much is stored as it is, in bytes. Airflow warns in the log of what has more than 64 KiB."""
 
 
 class Record(BaseModel):
@@ -46,6 +52,23 @@ class Record(BaseModel):
     owns_sandbox: bool = False
     finished: bool = False
     outcome: Outcome | None = None
+
+    @field_validator("outcome", mode="before")
+    @classmethod
+    def _unpacked(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(zlib.decompress(base64.b64decode(value)))
+        except zlib.error as error:
+            raise ValueError("it is not what was stored") from error
+
+    def stored(self) -> dict[str, Any]:
+        """Return it as JSON, with a large outcome packed."""
+        body = self.model_dump(mode="json")
+        if len(outcome := json.dumps(body["outcome"])) > _PLAIN_BYTES:
+            body["outcome"] = base64.b64encode(zlib.compress(outcome.encode())).decode()
+        return body
 
 
 class Attempt:
@@ -100,7 +123,7 @@ class Attempt:
                 finished=finished,
                 outcome=outcome,
             )
-            self._store.set(_STORE_KEY, record.model_dump(mode="json"))
+            self._store.set(_STORE_KEY, record.stored())
 
     def disown(self, sandbox_id: str, process_id: str) -> None:
         """Leave word that a process which was ended is no later try's result: it may heed TERM with code 0.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import (
@@ -32,6 +32,7 @@ from airflow_provider_sbx.api.steps import Outcome
 SESSION_URL_KEY = "session_url"
 """The XCom that holds the address of a sandbox's page: its `sessionUrl`."""
 
+_NOT_IMPLEMENTED = 501
 _STDERR_LINES = 10
 _STDERR_CHARACTERS = 2_000
 
@@ -101,14 +102,17 @@ def _error(who: str, outcome: Outcome) -> ProcessError:
     return kind(f"{who} {what}. The end of its stderr:\n" + "\n".join(lines)[-_STDERR_CHARACTERS:])
 
 
-def overdue_error(sandbox_id: str, process_id: str, how: str) -> ProcessTimedOutError:
+def overdue_error(
+    sandbox_id: str, process_id: str, how: str, *, execution_timeout: timedelta | None
+) -> ProcessTimedOutError:
     """Return the error of a process that used up its time.
 
     :param how: what came of ending it, in words.
+    :param execution_timeout: the task's; None where it was the process's own `timeout`.
     """
+    limit = "timeout" if execution_timeout is None else f"execution_timeout of {execution_timeout}"
     return ProcessTimedOutError(
-        f"Process {process_id} in sandbox {sandbox_id} used up its time "
-        f"(execution_timeout or timeout): {how}."
+        f"Process {process_id} in sandbox {sandbox_id} used up its time ({limit}): {how}."
     )
 
 
@@ -127,7 +131,8 @@ def is_lasting(error: SandboxError, *, replaceable_sandbox: bool) -> bool:
         case NotFoundError() | SandboxNotRunningError():
             return not replaceable_sandbox
         case ResponseError():
-            return 400 <= error.status_code < 500 and not error.retryable
+            is_refused = 400 <= error.status_code < 500 or error.status_code == _NOT_IMPLEMENTED
+            return is_refused and not error.retryable
         case _:
             return False
 

@@ -41,6 +41,10 @@ class ProcessFields(Protocol):
     vault: str | None
     one_password: Mapping[str, Any] | None
 
+    @property
+    def kill_grace(self) -> timedelta | float:
+        """Time between TERM and KILL."""
+
 
 def parameters_of(
     fields: ProcessFields, command: object, context: Context, time_left: float | None
@@ -56,12 +60,17 @@ def parameters_of(
     env = check_env(fields.env) or {}
     if fields.append_airflow_env:
         env = context_to_airflow_vars(context, in_env_var_format=True) | env
-    limits = [s for s in (check_seconds("timeout", fields.timeout), time_left) if s is not None]
+    limits = [check_seconds("timeout", fields.timeout), None]
+    if time_left is not None:
+        # The task ends it then, and gives it `kill_grace`. The service, which gives it a second, comes later.
+        grace = check_seconds("kill_grace", fields.kill_grace, or_zero=True) or 0.0
+        limits[1] = time_left + grace + OVERDUE_SECONDS
+    known = [seconds for seconds in limits if seconds is not None]
     options = {
         "cwd": check_text("cwd", fields.cwd, what="a directory"),
         "env": env or None,
         "run_as": check_text("run_as", fields.run_as, what="a user"),
-        "timeout_ms": max(1, round(min(limits) * 1000)) if limits else None,
+        "timeout_ms": max(1, round(min(known) * 1000)) if known else None,
         "secrets": fields.secrets or None,
         "vault": check_text("vault", fields.vault, what="a vault"),
         "one_password": fields.one_password,

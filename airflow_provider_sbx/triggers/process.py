@@ -295,9 +295,9 @@ class SandboxProcessTrigger(BaseTrigger):
         if outcome is not None:
             return ProcessEvent.of(self.sandbox_id, self.process_id, outcome)
         self.log.warning("Process %s has used up its time: ending it.", self.process_id)
-        how = await end_overdue(client, self.sandbox_id, machine, emit, grace_seconds=self.kill_grace)
+        ending = await end_overdue(client, self.sandbox_id, machine, emit, grace_seconds=self.kill_grace)
         return ProcessEvent(
-            sandbox_id=self.sandbox_id, process_id=self.process_id, deadline_passed=True, error=how
+            sandbox_id=self.sandbox_id, process_id=self.process_id, deadline_passed=True, error=ending.how
         )
 
     async def on_kill(self) -> None:
@@ -358,11 +358,15 @@ class SandboxProcessTrigger(BaseTrigger):
         return await pushed(self, "process_id") in (None, self.process_id)
 
     async def _end(self, *, grace_seconds: float) -> None:
+        # Airflow closes the task's log soon, so that what comes of it may be told in the triggerer's alone.
+        self.log.info(
+            "Ending process %s, as its task was: TERM, and KILL after %.3g s.", self.process_id, grace_seconds
+        )
         async with SandboxAsyncHook(self.sbx_conn_id) as hook:
             ending = await hook.client.converse(
                 self.sandbox_id, terminate(self.process_id, grace_seconds=grace_seconds)
             )
-            self.log.info("Process %s was to be ended, as its task was: %s.", self.process_id, ending.how)
+            self.log.info("Process %s: %s.", self.process_id, ending.how)
             # Where it had ended by itself, a worker may be reading its result from the sandbox.
             if self.owns_sandbox and ending.was_running:
                 await hook.stop_sandbox(self.sandbox_id)

@@ -33,6 +33,7 @@ from airflow_provider_sbx.hooks.sandbox import DEFAULT_CONNECTION, SandboxAsyncH
 from airflow_provider_sbx.metrics import Meter
 from airflow_provider_sbx.runs.attempt import Attempt
 from airflow_provider_sbx.runs.ending import is_lasting, overdue_error
+from airflow_provider_sbx.runs.own_sandbox import make_sandbox
 from airflow_provider_sbx.runs.parameters import (
     OVERDUE_SECONDS,
     hide_values,
@@ -319,7 +320,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
                 self.process_id = note.process_id or ""
 
     async def _make_sandbox(self, client: AsyncSandboxClient, spec: SandboxSpec) -> None:
-        sandbox = await client.create_sandbox(spec)
+        sandbox = await make_sandbox(client, spec)
         self.sandbox_id, self.owns_sandbox, self._is_ours = sandbox.id, True, True
         self._telling.forget()
         # Before the start, so that whoever takes over looks for the process there.
@@ -368,7 +369,13 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         self._telling.stop()
         await self._telling.now(client)
         if end.deadline_passed:
-            event = self._rules.failed(self, overdue_error(end.sandbox_id, end.process_id, end.error or ""))
+            error = overdue_error(
+                end.sandbox_id,
+                end.process_id,
+                end.error or "",
+                execution_timeout=getattr(self.task, "execution_timeout", None),
+            )
+            event = self._rules.failed(self, error)
             await self._stop_own(client)
             return event
         if not self.wait_for_completion:

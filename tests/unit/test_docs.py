@@ -259,7 +259,7 @@ def test_a_written_connection_is_read_by_airflow_and_by_the_hook(form, monkeypat
 
     assert hook.get_connection("sbx_default").conn_type == "sbx"
     settings = hook.settings
-    assert settings.api_key in ("your-key", "dev", "ci-only")
+    assert settings.api_key in ("your-key", "local-key", "ci-only")
     local = "127.0.0.1" in form
     assert settings.base_url == ("http://127.0.0.1:8900/api" if local else "https://api.hyperbrowser.ai/api")
     assert settings.sandbox_id == ("sbx-shared" if "sbx-shared" in form else None)

@@ -298,9 +298,9 @@ async def test_a_process_whose_time_is_up_is_ended_and_its_last_words_are_shown(
     entries = []
 
     async with client_of(service) as client:
-        how = await end_overdue(client, SANDBOX, machine(), entries.extend, grace_seconds=1)
+        ending = await end_overdue(client, SANDBOX, machine(), entries.extend, grace_seconds=1)
 
-    assert how == "it ended after TERM"
+    assert ending.how == "it ended after TERM"
     assert lines_of(entries) == ["bye"]
 
 
@@ -309,9 +309,9 @@ async def test_last_words_that_can_not_be_had_are_no_error(service):
     service.queue(*STREAM, httpx.Response(404, json={"error": "x"}))
 
     async with client_of(service) as client:
-        how = await end_overdue(client, SANDBOX, machine(), lambda _: None, grace_seconds=1)
+        ending = await end_overdue(client, SANDBOX, machine(), lambda _: None, grace_seconds=1)
 
-    assert "had already ended" in how
+    assert "had already ended" in ending.how
 
 
 async def test_the_beginning_of_a_line_is_not_shown_amid_the_lines_before_it(service, monkeypatch):

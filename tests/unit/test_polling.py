@@ -26,6 +26,7 @@ from tests.unit.builders import (
     process_body,
     result_body,
     sandbox_body,
+    until,
 )
 from tests.unit.client.twins import IMPATIENT, QUICK
 

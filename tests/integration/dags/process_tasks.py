@@ -46,7 +46,8 @@ for mode, wait in MODES.items():
         SandboxProcessOperator(task_id="times_out", command="echo began; sleep 60", timeout=4, **how)
         SandboxProcessOperator(
             task_id="runs_out_of_execution_timeout",
-            command="trap 'echo asked to end; exit 0' TERM; echo began; while :; do sleep 0.1; done",
+            command="trap 'echo asked to end; sleep 3; echo cleaned up; exit 0' TERM; "
+            "echo began; while :; do sleep 0.1; done",
             # A triggerer that has just begun has its first requests answered after some 10 s.
             execution_timeout=timedelta(seconds=45 if mode == "workerless" else 15),
             **how,
@@ -106,6 +107,10 @@ for mode, wait in MODES.items():
         SandboxProcessOperator(
             task_id="odd_timeout", command="true", timeout="{{ 'soon' }}", **how, **retries
         )
+
+with DAG("floods"):
+    # Its log takes all of a worker's time: a kill finds it in the middle of a line.
+    SandboxExecOperator(task_id="flood", command="yes", sandbox=SANDBOX)
 
 with DAG("no_sandbox_named"):
     SandboxExecOperator(task_id="nowhere", command="true")

@@ -194,3 +194,13 @@ def test_a_marked_command_does_what_the_command_does_whatever_the_label(command,
 
     assert (done.stdout, done.stderr) == (COMMANDS[command], "")
     assert text.endswith("\n" + command)
+
+
+@pytest.mark.parametrize("first", ["#!/bin/bash -e", "", "  ", "#!"])
+def test_the_mark_takes_the_place_of_a_first_line_that_says_nothing_to_a_shell(first):
+    assert marked(f"{first}\nnowhere\n", "key", "label") == "# key label\nnowhere\n"
+
+
+@pytest.mark.parametrize("command", ["#!/bin/true", "", "# comment\nx", "\\\nx"])
+def test_the_mark_takes_no_other_lines_place(command):
+    assert marked(command, "key", "label") == f"# key label\n{command}"

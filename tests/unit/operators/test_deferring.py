@@ -1,5 +1,7 @@
 """A task that waits in the triggerer: what is handed over, and what is made of the event."""
 
+import logging
+import threading
 import time
 from datetime import timedelta
 
@@ -17,6 +19,7 @@ from tests.unit.builders import (
     PROCESS,
     SANDBOX,
     T0_MS,
+    lines_of,
     process_body,
     result_body,
     sandbox_body,
@@ -30,6 +33,7 @@ START, STDIN = ("POST", P), ("POST", f"{P}/{PROCESS}/stdin")
 GET, SIGNAL = ("GET", f"{P}/{PROCESS}"), ("POST", f"{P}/{PROCESS}/signal")
 WAIT = ("POST", f"{P}/{PROCESS}/wait")
 STOP = ("PUT", f"/api/sandbox/{SANDBOX}/stop")
+STREAM = ("GET", f"{P}/{PROCESS}/stream")
 STARTED = sse("started", process_body())
 ENDED = {
     "sandbox_id": SANDBOX,
@@ -346,10 +350,15 @@ def test_a_process_whose_task_ran_out_of_time_is_no_later_trys_result_once_it_ha
     network.queue(*GET, answer)
     network.queue(*SIGNAL, {"process": process_body()})
     network.queue(*WAIT, {"result": result_body(exit_code=0)})
+    network.queue(*STREAM, event_stream(sse_output(1, "bye\n"), sse("done", result_body(exit_code=0))))
+    shown = []
+    task._run._emit = shown.extend
 
     task.on_kill()
 
     assert (Attempt(context_of(2)).left_over is None) is is_reached
+    assert network.asked().count(f"POST {SIGNAL[1]}") == is_reached, "it gets TERM once, and its whole grace"
+    assert lines_of(shown) == (["bye"] if is_reached else []), "what it writes meanwhile is logged"
 
 
 def test_a_sandbox_made_for_the_task_is_stopped_also_where_its_process_can_not_be_reached(
@@ -367,6 +376,66 @@ def test_a_sandbox_made_for_the_task_is_stopped_also_where_its_process_can_not_b
     task.on_kill()
 
     assert network.asked()[-1] == f"PUT {STOP[1]}"
+
+
+class HeldLog:
+    """A log that the task was writing to when a signal came: nobody else can, before it goes on."""
+
+    def __init__(self):
+        self.lock, self.words = threading.Lock(), []
+
+    def log(self, level, text):
+        with self.lock:
+            self.words.append((level, text))
+
+
+def test_a_kill_amid_a_line_of_the_log_ends_all_before_it_says_so(network, context_of):
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    network.queue(*START, held_stream(STARTED))
+    network.queue(*STDIN, {"success": True})
+    task = operator(defer_after=0.05, sandbox_id=None, sandbox={"image_name": "python"})
+    with pytest.raises(TaskDeferred):
+        task.execute(context_of())
+    # The client's own words would be in the way as well.
+    network.queue(*GET, httpx.Response(503), {"process": process_body()})
+    network.queue(*SIGNAL, {"process": process_body()})
+    network.queue(*WAIT, {"result": result_body(status="killed")})
+    network.queue(*STOP, {"success": True})
+    task._run._log = held = HeldLog()
+    client = logging.getLogger("airflow_provider_sbx.client.wire")
+    told = []
+    client.addFilter(lambda record: told.append(record) is None)
+
+    with held.lock:
+        task.on_kill()
+        assert network.asked()[-1] == f"PUT {STOP[1]}"
+        assert held.words == []
+    deadline = time.monotonic() + 20
+    while len(held.words) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+    assert [text for _, text in held.words] == [
+        f"Process {PROCESS}: it ended after TERM.",
+        f"Stopped sandbox {SANDBOX}.",
+    ]
+    assert told == []
+
+
+def test_a_task_that_is_resumed_with_the_event_alone_stops_the_sandbox_of_its_own(network, context_of):
+    """As by `DAG.test`."""
+    network.queue(*WAIT, {"result": result_body(exit_code=0)})
+    network.queue(*STOP, {"success": True})
+
+    operator(sandbox_id=None, sandbox={"image_name": "python"}).execute_complete(context_of(), ENDED)
+
+    assert network.asked()[-1] == f"PUT {STOP[1]}"
+
+
+def test_an_image_that_is_not_there_fails_the_task_for_good(network, context_of):
+    network.queue("POST", "/api/sandbox", httpx.Response(404, json={"message": "no image nope"}))
+
+    with pytest.raises(AirflowFailException, match=r"sandbox: .*no image nope"):
+        operator(sandbox_id=None, sandbox={"image_name": "nope"}).execute(context_of())
 
 
 def test_killing_a_task_that_has_not_begun_asks_for_nothing(network):

@@ -94,7 +94,8 @@ def test_what_is_left_of_the_execution_timeout_limits_the_process(network, ends,
     ends()
     operator(execution_timeout=timedelta(seconds=50), timeout=3600).execute(context_of())
 
-    assert 45_000 < starts(network)[0]["timeoutMs"] <= 50_000
+    # Somewhat later than the task itself ends it, and gives it its grace.
+    assert 70_000 < starts(network)[0]["timeoutMs"] <= 75_000
 
 
 def test_what_the_output_processor_returns_is_the_result(ends, context_of):
@@ -432,3 +433,17 @@ def test_it_lives_somewhat_longer_than_its_process_may(makes, ends, context_of):
 
     made = next(r for r in makes.requests if r.url.path == "/api/sandbox")
     assert json.loads(made.content) == {"imageName": "python", "timeoutMinutes": 15}
+
+
+@pytest.mark.parametrize(
+    ("options", "strategy"),
+    [
+        ({}, "wait"),
+        ({"max_output_bytes": 2**20}, "stream"),
+        ({"max_output_bytes": 2**20, "deferrable": True}, "wait"),
+    ],
+)
+def test_without_a_log_output_is_streamed_only_where_that_gathers_a_larger_result(options, strategy):
+    task = operator(log_output=False, **options)
+
+    assert task._options(deferrable=task.deferrable).wait_strategy == strategy

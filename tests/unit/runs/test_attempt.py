@@ -1,10 +1,13 @@
 """What a try is called, and what it leaves for the next."""
 
+import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_sbx.api.models import ProcessStatus
+from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.runs.attempt import Attempt
 
 
@@ -141,3 +144,34 @@ def test_without_a_store_nothing_is_left_and_nothing_breaks(attempt):
     assert attempt(2, with_store=False).left_over is None
     assert not attempt(2, with_store=False).has_store
     assert attempt(2).has_store
+
+
+LARGE = Outcome(
+    status=ProcessStatus.EXITED,
+    exit_code=0,
+    started_at=1,
+    completed_at=2,
+    error=None,
+    stdout="".join(f"{n}\n" for n in range(11_000)),
+    stderr="é" * 60_000,
+    stdout_truncated=True,
+    stderr_truncated=False,
+    output_lost=False,
+)
+
+
+def test_a_large_result_is_kept_whole_within_what_airflow_stores_without_a_warning(attempt, store):
+    attempt(1).remember("sb-1", "p-1", owns_sandbox=True, outcome=LARGE)
+
+    (kept,) = store.values()
+    assert len(json.dumps(kept)) < 64 * 1024
+    assert attempt(2).left_over.outcome == LARGE
+
+
+@pytest.mark.parametrize("spoilt", ["", "!", "AAAA", "eJxLTEoGAAJNASc="])
+def test_a_result_that_is_not_what_was_stored_is_none(attempt, store, spoilt):
+    attempt(1).remember("sb-1", "p-1", owns_sandbox=True, outcome=LARGE)
+    (key,) = store
+    store[key]["outcome"] = spoilt
+
+    assert attempt(2).left_over is None

@@ -563,6 +563,15 @@ async def test_nothing_is_run_where_a_name_is_missing_and_it_is_said(network, su
     assert network.requests == []
 
 
+async def test_an_image_that_is_not_there_fails_the_task_for_good(network, supervisor):
+    network.queue("POST", "/api/sandbox", httpx.Response(404, json={"message": "no image nope"}))
+
+    event = ProcessEvent.read((await fired(trigger(**OWN))).payload)
+
+    assert event.failure == "lasting"
+    assert "no image nope" in event.error
+
+
 class Broken:
     """A variable or connection that Airflow can't tell, or whose use goes wrong."""
 
