@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import logging
 import math
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_sbx.api.conversations import Termination, find_process, terminate
+from airflow_provider_sbx.api.conversations import terminate
 from airflow_provider_sbx.api.errors import (
     InvalidParameterError,
     NotFoundError,
     OutcomeUnknownError,
-    SandboxError,
     ServiceError,
 )
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, SandboxSpec
-from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.api.steps import Outcome
 from airflow_provider_sbx.compat import task_logger, worker_stats
 from airflow_provider_sbx.follow import end_overdue
@@ -31,25 +26,23 @@ from airflow_provider_sbx.hooks.sandbox import SandboxHook
 from airflow_provider_sbx.hooks.shared_client import new_async_client
 from airflow_provider_sbx.metrics import Meter, span
 from airflow_provider_sbx.operators.earlier import ENDED_FOR_US, left_over
+from airflow_provider_sbx.operators.killing import Held, end_after_timeout, kill
 from airflow_provider_sbx.runs.attempt import Attempt
 from airflow_provider_sbx.runs.own_sandbox import make_sandbox
 from airflow_provider_sbx.runs.parameters import OVERDUE_SECONDS, outliving
 from airflow_provider_sbx.runs.running import (
-    LOOKUPS,
     Begun,
     begin,
     feed_and_follow,
     follow_until_calm,
-    look_for,
     new_machine,
     stop_if_possible,
     write_input,
 )
-from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter, log_time, silent
+from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter, log_time
 
 if TYPE_CHECKING:
-    from airflow_provider_sbx.api.following import Following
-    from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
+    from airflow_provider_sbx.client import AsyncSandboxClient
 
 WORKER_GRACE_SECONDS = 2.0
 """Longest time between TERM and KILL in a worker that is being ended, in seconds.
@@ -57,11 +50,6 @@ WORKER_GRACE_SECONDS = 2.0
 Airflow's supervisor sends SIGKILL to a task 5 s after SIGTERM (`ActivitySubprocess.kill`), and by
 then the process must be known to have ended.
 """
-
-_KILL_POLICY = RetryPolicy(patience_seconds=1.0)
-
-_SAY_SECONDS = 0.2
-"""How long a kill waits until what it did stands in the log, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +144,7 @@ class WorkerRun:
         self._emit = self._meter.counting(emitter(task_logger(log)))
         self.was_killed = False
         """`kill` was called, so that however the process ends is not the task's result."""
-        self._sandbox_id: str | None = None
-        self._process_id: str | None = None
-        self._owns_sandbox = False
-        self._starting = False
-        self._machine: Following | None = None
+        self._held = Held()
 
     # --- the run ---------------------------------------------------------------------------
 
@@ -176,15 +160,15 @@ class WorkerRun:
             if spec is not None:
                 await self._own_sandbox(client, spec)
             else:
-                self._sandbox_id = sandbox_id or settings.sandbox_id
-                if self._sandbox_id is None:
+                self._held.sandbox_id = sandbox_id or settings.sandbox_id
+                if self._held.sandbox_id is None:
                     raise InvalidParameterError(
                         "sandbox_id",
                         "neither it nor sandbox is given, and the connection names none",
                         "Give sandbox_id, or a spec as sandbox, or put one into the connection's extra.",
                     )
             try:
-                ended = await self._run(client, self._sandbox_id or "")
+                ended = await self._run(client, self._held.sandbox_id or "")
             except (AirflowTaskTimeout, asyncio.CancelledError):
                 raise  # Airflow calls on_kill next, which gives the process its grace
             except (ServiceError, OutcomeUnknownError):
@@ -196,7 +180,7 @@ class WorkerRun:
                 await self._end_unwatched(client)
                 raise
             if not isinstance(ended, HandOver):
-                if isinstance(ended, Ended) and self._owns_sandbox and self._options.keeps_outcome:
+                if isinstance(ended, Ended) and self._held.owns_sandbox and self._options.keeps_outcome:
                     self._attempt.remember(
                         ended.sandbox_id, ended.process_id, owns_sandbox=True, outcome=ended.outcome
                     )
@@ -212,7 +196,7 @@ class WorkerRun:
                 return ended
             self._log.info("Process %s was ended with the try before: starting anew.", left.id)
             self._set_deadline()
-        self._starting, asked = True, time.monotonic()
+        self._held.is_starting, asked = True, time.monotonic()
         async with begin(
             client,
             sandbox_id,
@@ -234,8 +218,8 @@ class WorkerRun:
 
     async def _wait(self, client: AsyncSandboxClient, sandbox_id: str, begun: Begun) -> End:
         process, options = begun.process, self._options
-        self._process_id = process.id
-        self._attempt.remember(sandbox_id, process.id, owns_sandbox=self._owns_sandbox)
+        self._held.process_id = process.id
+        self._attempt.remember(sandbox_id, process.id, owns_sandbox=self._held.owns_sandbox)
         page = client.page_of(sandbox_id)
         self._tell(sandbox_id, process.id, page)
         if begun.attached:
@@ -263,7 +247,7 @@ class WorkerRun:
             step_us=1 if options.defer_after is None else MERGED_STEP_US,
             started_at=process.started_at,
         )
-        self._machine = machine
+        self._held.machine = machine
         leave_at = self.deadline
         if options.defer_after is not None:
             leave_at = min(time.time() + options.defer_after, self.deadline or math.inf)
@@ -300,7 +284,7 @@ class WorkerRun:
             self._meter.ended(outcome.status.value, time.monotonic() - began)
             return Ended(sandbox_id, process.id, outcome)
         if options.defer_after is not None:
-            return HandOver(sandbox_id, process.id, machine.state(), self._owns_sandbox, begun.attached)
+            return HandOver(sandbox_id, process.id, machine.state(), self._held.owns_sandbox, begun.attached)
         self._meter.ended("overdue", time.monotonic() - began)
         self._log.warning("Process %s has used up its time: ending it.", process.id)
         ending = await end_overdue(client, sandbox_id, machine, self._emit, grace_seconds=options.kill_grace)
@@ -316,7 +300,7 @@ class WorkerRun:
         self._log.info(
             "Process %s ended in try %d, whose log has its output.", left.process_id, left.try_number
         )
-        self._sandbox_id, self._owns_sandbox = left.sandbox_id, left.owns_sandbox
+        self._held.sandbox_id, self._held.owns_sandbox = left.sandbox_id, left.owns_sandbox
         await self._stop_own_sandbox(client)
         return Ended(left.sandbox_id, left.process_id or "", left.outcome)
 
@@ -326,30 +310,30 @@ class WorkerRun:
         if left is not None and left.owns_sandbox:
             try:
                 if not (await client.get_sandbox(left.sandbox_id)).status.is_terminal:
-                    self._sandbox_id, self._owns_sandbox = left.sandbox_id, True
+                    self._held.sandbox_id, self._held.owns_sandbox = left.sandbox_id, True
                     return
             except NotFoundError:
                 pass
         sandbox = await make_sandbox(client, outliving(spec, self._params))
-        self._sandbox_id, self._owns_sandbox = sandbox.id, True
+        self._held.sandbox_id, self._held.owns_sandbox = sandbox.id, True
         self._attempt.remember(sandbox.id, owns_sandbox=True)
         self._tell(sandbox.id, None, sandbox.page)
         self._log.info("Made sandbox %s for this task. %s", sandbox.id, sandbox.session_url or "")
 
     async def _stop_own_sandbox(self, client: AsyncSandboxClient) -> None:
-        if self._owns_sandbox and self._sandbox_id is not None:
-            await stop_if_possible(client, self._sandbox_id, self._log)
+        if self._held.owns_sandbox and self._held.sandbox_id is not None:
+            await stop_if_possible(client, self._held.sandbox_id, self._log)
 
     async def _end_unwatched(self, client: AsyncSandboxClient) -> None:
         """End a process that nobody will wait for, since its task broke."""
         try:
-            if self._process_id is not None and self._sandbox_id is not None:
+            if self._held.process_id is not None and self._held.sandbox_id is not None:
                 await client.converse(
-                    self._sandbox_id,
-                    terminate(self._process_id, grace_seconds=self._options.kill_grace),
+                    self._held.sandbox_id,
+                    terminate(self._held.process_id, grace_seconds=self._options.kill_grace),
                 )
         except ServiceError as error:
-            self._log.warning("Process %s could not be ended. %s", self._process_id, error)
+            self._log.warning("Process %s could not be ended. %s", self._held.process_id, error)
         else:
             self.disown()
         finally:
@@ -358,91 +342,20 @@ class WorkerRun:
     # --- killing -----------------------------------------------------------------------------
 
     def kill(self, *, grace_seconds: float) -> None:
-        """End the process and the task's own sandbox, whatever `run` is doing.
-
-        It runs in a signal handler, on top of whatever the task was doing: so it has a client of
-        its own, and asks Airflow for nothing. Nor does it log before all is done: the task may be in
-        the middle of writing a line, and holds the lock that the next one waits for.
-        """
+        """End the process and the task's own sandbox, whatever `run` is doing; see `killing.kill`."""
         self.was_killed = True
-        if self._sandbox_id is None:
-            return
-        words: list[tuple[int, str]] = []
-        with silent("airflow_provider_sbx.client.wire"):
-            try:
-                with self._hook.new_client(_KILL_POLICY) as client:
-                    self._end_all(client, self._sandbox_id, grace_seconds, words)
-            except SandboxError as error:
-                words.append((logging.WARNING, f"{self._who} could not be ended. {error}"))
-        self._say(words)
-
-    def _end_all(
-        self, client: SandboxClient, sandbox_id: str, grace_seconds: float, words: list[tuple[int, str]]
-    ) -> None:
-        try:
-            if self._process_id is None and self._starting:
-                found = client.converse(sandbox_id, find_process(self._attempt.key))
-                self._process_id = found.id if found else None
-            if self._process_id is not None:
-                ending = client.converse(sandbox_id, terminate(self._process_id, grace_seconds=grace_seconds))
-                words.append((logging.INFO, f"Process {self._process_id}: {ending.how}."))
-        finally:
-            # Also where the process could not be reached: it ends with its sandbox.
-            if self._owns_sandbox:
-                client.stop_sandbox(sandbox_id)
-                words.append((logging.INFO, f"Stopped sandbox {sandbox_id}."))
-
-    @property
-    def _who(self) -> str:
-        if self._process_id is None:
-            return "A process that was about to be started"
-        return f"Process {self._process_id} may still be running: it"
-
-    def _say(self, words: list[tuple[int, str]]) -> None:
-        """Log what was done, by a thread that is not waited for where the log can't be written now."""
-
-        def say() -> None:
-            for level, text in words:
-                self._log.log(level, text)
-
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(say,), daemon=True)
-        thread.start()
-        thread.join(_SAY_SECONDS)
+        kill(self._hook, self._held, self._attempt.key, self._log, grace_seconds=grace_seconds)
 
     async def end_overdue(self, *, grace_seconds: float) -> bool:
-        """End the process after Airflow's timeout, log what it still writes, and stop the task's own sandbox.
+        """End the process after Airflow's timeout; see `killing.end_after_timeout`.
 
         :return: whether the process is known to have ended.
         """
-        if self._sandbox_id is None:
-            return False
-        has_ended = False
-        # The task is over: whoever waits for it is not kept waiting for a service that is out of reach.
-        settings = replace(self._hook.settings, patience_seconds=_KILL_POLICY.patience_seconds)
-        async with await new_async_client(settings) as client:
-            try:
-                if self._process_id is None and self._starting:
-                    found = await look_for(client, self._sandbox_id, self._attempt.key, looks=LOOKUPS)
-                    self._process_id = found.id if found else None
-                if self._process_id is not None:
-                    self._log.warning("Process %s has used up its time: ending it.", self._process_id)
-                    ending = await self._end_one(client, self._sandbox_id, self._process_id, grace_seconds)
-                    self._log.info("Process %s: %s.", self._process_id, ending.how)
-                    has_ended = ending.ended
-            except ServiceError as error:
-                self._log.warning("%s could not be ended. %s", self._who, error)
-            finally:
-                await self._stop_own_sandbox(client)
-        return has_ended
-
-    async def _end_one(
-        self, client: AsyncSandboxClient, sandbox_id: str, process_id: str, grace_seconds: float
-    ) -> Termination:
-        if self._machine is None:
-            return await client.converse(sandbox_id, terminate(process_id, grace_seconds=grace_seconds))
-        return await end_overdue(client, sandbox_id, self._machine, self._emit, grace_seconds=grace_seconds)
+        return await end_after_timeout(
+            self._hook, self._held, self._attempt.key, self._log, self._emit, grace_seconds=grace_seconds
+        )
 
     def disown(self) -> None:
         """Leave word that the process, which was ended, is no later try's result; see `Attempt.disown`."""
-        if self._sandbox_id is not None and self._process_id is not None:
-            self._attempt.disown(self._sandbox_id, self._process_id)
+        if self._held.sandbox_id is not None and self._held.process_id is not None:
+            self._attempt.disown(self._held.sandbox_id, self._held.process_id)
