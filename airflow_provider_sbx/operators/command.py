@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -26,12 +27,35 @@ def is_python_file(command: object) -> bool:
     return is_script_file(command) and PurePosixPath(str(command)).suffix == ".py"
 
 
-def python_script(source: str) -> str:
-    """Return a shell command that runs a Python script with its standard input left free."""
+# It gives the script the name of its file, so that a traceback shows that and its lines, and none of these.
+_RUN = """\
+import sys
+def run():
+    import linecache
+    with open(3, "rb") as script:
+        source = script.read()
+    sys.argv[:] = name, *rest = sys.argv[1:]
+    linecache.cache[name] = len(source), None, source.decode("utf-8", "replace").splitlines(True), name
+    def show(kind, error, trace):
+        import traceback
+        traceback.print_exception(kind, error, trace.tb_next.tb_next)
+    sys.excepthook, main = show, vars(sys.modules["__main__"])
+    main["__file__"] = name
+    del main["run"], main["sys"]
+    exec(compile(source, name, "exec"), main)
+run()
+"""
+
+
+def python_script(source: str, name: str = "script.py") -> str:
+    """Return a shell command that runs a Python script with its standard input left free.
+
+    :param name: the script's file.
+    """
     end = "SBX_" + hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()[:16]
     body = source if source.endswith("\n") else source + "\n"
     # By way of descriptor 3: `python3 -` would read the script from the command's own input.
-    return f"exec python3 /dev/fd/3 3<<'{end}'\n{body}{end}\n"
+    return f"exec python3 -c {shlex.quote(_RUN)} {shlex.quote(name)} 3<<'{end}'\n{body}{end}\n"
 
 
 def is_known(value: object) -> bool:

@@ -31,7 +31,7 @@ class ScriptTask(SandboxTask):
 
     def _take_script(self) -> None:
         """See whether the command is the name of a script; once, before its text takes the name's place."""
-        self._is_python_file = is_python_file(self.command)
+        self._python_file = self.command if is_python_file(self.command) else None
         if not is_script_file(self.command):
             # Else Airflow takes `python main.py` for the name of a template file.
             self.template_ext = ()
@@ -72,7 +72,9 @@ class ScriptTask(SandboxTask):
 
     def _shell_command(self) -> str:
         """Return what the shell is to run, as far as it is rendered."""
-        return python_script(check_command(self.command)) if self._is_python_file else self.command
+        if self._python_file is None:
+            return self.command
+        return python_script(check_command(self.command), self._python_file)
 
     def _look_for_script(self, env: jinja2.Environment, *, is_needed: bool = False) -> None:
         """See whether the script's file is there; a path from `/` on may also be the sandbox's.
@@ -85,7 +87,7 @@ class ScriptTask(SandboxTask):
             env.loader.get_source(env, self.command)
         except jinja2.TemplateNotFound:
             if self.command.startswith("/"):
-                self.template_ext, self._is_python_file = (), False
+                self.template_ext, self._python_file = (), None
             elif is_needed:
                 raise InvalidParameterError(
                     "command",

@@ -63,10 +63,40 @@ def test_a_python_script_ends_with_its_own_exit_code_and_traceback():
     done = run(python_script("import sys\nsys.exit(7)"))
     assert done.returncode == 7
 
-    done = run(python_script("x = 1\nraise RuntimeError('boom')"))
+    done = run(python_script("x = 1\nraise RuntimeError('boom')", "jobs/it's.py"))
     assert done.returncode == 1
-    assert "line 2" in done.stderr
-    assert "boom" in done.stderr
+    frames = [line.strip() for line in done.stderr.splitlines() if not line.strip().startswith(("^", "~"))]
+    assert frames == [
+        "Traceback (most recent call last):",
+        """File "jobs/it's.py", line 2, in <module>""",
+        "raise RuntimeError('boom')",
+        "RuntimeError: boom",
+    ]
+
+
+def test_a_python_script_with_an_error_of_its_syntax_shows_its_line():
+    done = run(python_script("x = 1\nif x\n", "job.py"))
+
+    assert done.returncode == 1
+    assert 'File "job.py", line 2\n    if x\n' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_python_script_runs_as_the_main_module():
+    source = """
+import pickle, sys
+
+class Own:
+    pass
+
+print(__name__, __file__, sys.argv, sorted(set(globals()) - {"Own", "pickle", "sys"} - set(dir(pickle))))
+print(type(pickle.loads(pickle.dumps(Own()))) is Own)
+"""
+    first, second = run(python_script(source, "job.py")).stdout.splitlines()
+
+    assert first.startswith("__main__ job.py ['job.py'] [")
+    assert "'run'" not in first
+    assert second == "True"
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ class TestStartTriggerArgs:
 
         assert shell.start_trigger_args.trigger_kwargs["command"] == "echo {{ ds }}\n"
         command = python.start_trigger_args.trigger_kwargs["command"]
-        assert command.startswith("exec python3 /dev/fd/3")
+        assert command.startswith("exec python3 -c ")
         assert "print('{{ ds }}')" in command
 
     @pytest.mark.parametrize(
