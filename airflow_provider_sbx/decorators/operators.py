@@ -37,6 +37,14 @@ _INPUT_SECONDS = 600
 _LEAST_OUTPUT_BYTES = 4096
 
 _NOT_OURS = ("command", "stdin", "wait_for_completion", "output_processor")
+_TAKEN_VALUES: dict[str, Any] = {
+    "stdin": None,
+    "wait_for_completion": True,
+    "output_processor": None,
+    "end_from_trigger": False,
+    "start_from_trigger": False,
+}
+"""What they are for a function that runs in the sandbox, and what else it can't do without."""
 
 # What runs of the command line alone. All else comes by standard input: a command holds 128 KiB at the
 # most, and whoever lists the sandbox's processes sees it.
@@ -195,7 +203,8 @@ class SandboxFunctionDecoratedOperator(_Decorated):
             op_args=op_args,
             op_kwargs=op_kwargs,
             command=f"exec {python} -c ...",
-            **kwargs,
+            # By name, so that a DAG's default_args give none of them.
+            **{**kwargs, **_TAKEN_VALUES},
         )
 
     def _check_early(self) -> None:

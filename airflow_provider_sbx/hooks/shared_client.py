@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.compat import AirflowRuntimeError
 from airflow_provider_sbx.hooks.settings import Settings
 from airflow_provider_sbx.sharing import limit_streams
@@ -157,10 +158,11 @@ def _async_client_class() -> type[AsyncSandboxClient]:
     return AsyncSandboxClient
 
 
-async def new_async_client(settings: Settings) -> AsyncSandboxClient:
+async def new_async_client(settings: Settings, policy: RetryPolicy | None = None) -> AsyncSandboxClient:
     """Return a client for the running event loop, to be closed by whoever asked.
 
     :param settings: what the connection says.
+    :param policy: how failures are repeated; the connection's if None.
     """
     # In a thread: the first time takes some tenths of a second, which other triggers needn't wait.
     client_class = await asyncio.to_thread(_async_client_class)
@@ -168,7 +170,7 @@ async def new_async_client(settings: Settings) -> AsyncSandboxClient:
         settings.api_key,
         settings.base_url,
         request_timeout_seconds=settings.request_timeout_seconds,
-        policy=settings.policy,
+        policy=policy or settings.policy,
     )
     limit_streams(client, fitting(settings.max_streams))
     return client

@@ -36,9 +36,12 @@ def run():
         source = script.read()
     sys.argv[:] = name, *rest = sys.argv[1:]
     linecache.cache[name] = len(source), None, source.decode("utf-8", "replace").splitlines(True), name
+    own = sys._getframe()
     def show(kind, error, trace):
         import traceback
-        traceback.print_exception(kind, error, trace.tb_next.tb_next)
+        if trace is not None and trace.tb_next is not None and trace.tb_next.tb_frame is own:
+            trace = trace.tb_next.tb_next
+        traceback.print_exception(kind, error, trace)
     sys.excepthook, main = show, vars(sys.modules["__main__"])
     main["__file__"] = name
     del main["run"], main["sys"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sbx.api.conversations import Termination, find_process, terminate
-from airflow_provider_sbx.api.errors import SandboxError, ServiceError
+from airflow_provider_sbx.api.errors import NotFoundError, SandboxError, SandboxNotRunningError, ServiceError
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.follow import Emit, end_overdue
 from airflow_provider_sbx.hooks.sandbox import SandboxHook
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_sbx.api.following import Following
     from airflow_provider_sbx.client import AsyncSandboxClient, SandboxClient
 
-_POLICY = RetryPolicy(patience_seconds=1.0)
+_POLICY = RetryPolicy(patience_seconds=1.0, longest_retry_after_seconds=0.5)
 """The task is over: whoever waits for that is not kept waiting for a service that is out of reach."""
 
 _SAY_SECONDS = 0.2
@@ -66,16 +66,18 @@ def kill(hook: SandboxHook, held: Held, key: str, log: Any, *, grace_seconds: fl
     if held.sandbox_id is None:
         return
     words: list[tuple[int, str]] = []
-    with silent("airflow_provider_sbx.client.wire"):
+    with silent("airflow_provider_sbx.client.wire"), hook.new_client(_POLICY) as client:
         try:
-            with hook.new_client(_POLICY) as client:
-                _end_all(client, held, held.sandbox_id, key, grace_seconds, words)
+            _end_process(client, held, held.sandbox_id, key, grace_seconds, words)
         except SandboxError as error:
             words.append((logging.WARNING, f"{held.who} could not be ended. {error}"))
+        # Also where the process could not be reached: it ends with its sandbox.
+        if held.owns_sandbox:
+            _stop_sandbox(client, held.sandbox_id, words)
     _say(log, words)
 
 
-def _end_all(
+def _end_process(
     client: SandboxClient,
     held: Held,
     sandbox_id: str,
@@ -83,18 +85,24 @@ def _end_all(
     grace_seconds: float,
     words: list[tuple[int, str]],
 ) -> None:
+    if held.process_id is None and held.is_starting:
+        found = client.converse(sandbox_id, find_process(key))
+        held.process_id = found.id if found else None
+    if held.process_id is not None:
+        ending = client.converse(sandbox_id, terminate(held.process_id, grace_seconds=grace_seconds))
+        words.append((logging.INFO, f"Process {held.process_id}: {ending.how}."))
+
+
+def _stop_sandbox(client: SandboxClient, sandbox_id: str, words: list[tuple[int, str]]) -> None:
     try:
-        if held.process_id is None and held.is_starting:
-            found = client.converse(sandbox_id, find_process(key))
-            held.process_id = found.id if found else None
-        if held.process_id is not None:
-            ending = client.converse(sandbox_id, terminate(held.process_id, grace_seconds=grace_seconds))
-            words.append((logging.INFO, f"Process {held.process_id}: {ending.how}."))
-    finally:
-        # Also where the process could not be reached: it ends with its sandbox.
-        if held.owns_sandbox:
-            client.stop_sandbox(sandbox_id)
-            words.append((logging.INFO, f"Stopped sandbox {sandbox_id}."))
+        client.stop_sandbox(sandbox_id)
+    except (NotFoundError, SandboxNotRunningError):
+        pass  # it is gone
+    except SandboxError as error:
+        text = f"Sandbox {sandbox_id} could not be stopped; it ends at its timeout_minutes. {error}"
+        words.append((logging.WARNING, text))
+    else:
+        words.append((logging.INFO, f"Stopped sandbox {sandbox_id}."))
 
 
 def _say(log: Any, words: list[tuple[int, str]]) -> None:
@@ -121,8 +129,7 @@ async def end_after_timeout(
     """
     if (sandbox_id := held.sandbox_id) is None:
         return False
-    settings = replace(hook.settings, patience_seconds=_POLICY.patience_seconds)
-    async with await new_async_client(settings) as client:
+    async with await new_async_client(hook.settings, _POLICY) as client:
         try:
             if held.process_id is None and held.is_starting:
                 found = await look_for(client, sandbox_id, key, looks=LOOKUPS)

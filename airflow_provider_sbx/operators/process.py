@@ -89,8 +89,8 @@ class SandboxExecOperator(ScriptTask):
         not in what a triggerer logs, which does not know them: use `secrets` for these.
     :param append_airflow_env: also give it Airflow's context variables (`AIRFLOW_CTX_DAG_ID`...).
     :param run_as: user in the sandbox, such as `root`; the service's default is `ubuntu`. (templated)
-    :param timeout: longest run of the process, as a timedelta or in seconds; what is left of
-        `execution_timeout` if that is less or this is missing. (templated)
+    :param timeout: longest run of the process, as a timedelta or in seconds; if that is less, or this is
+        missing, what is left of `execution_timeout`, with `kill_grace` and 15 s on top. (templated)
     :param skip_on_exit_code: exit code or codes that skip the task; None for none.
     :param deferrable: wait in the triggerer, with no worker slot held; by default what
         `[operators] default_deferrable` says.
@@ -329,7 +329,8 @@ class SandboxProcessOperator(SandboxExecOperator):
     def prepare_template(self) -> None:
         """Also tell the trigger that starts the task of the script, once its text stands in the command."""
         super().prepare_template()
-        self._start_from_trigger_if_possible()
+        with naming(self.task_id):
+            self._start_from_trigger_if_possible()
 
     def execute(self, context: Context) -> Any:
         """Run the process; see the class for how it ends."""

@@ -51,10 +51,7 @@ if TYPE_CHECKING:
 _DEFERRAL_SPARE_SECONDS = 120.0
 
 _ALARM_SECONDS = 5.0
-"""How much later than `execution_timeout` the wait on a worker ends, in seconds.
-
-Airflow's own alarm counts from somewhat later than the try, and comes first unless the task was resumed.
-"""
+"""How much later than Airflow's alarm a wait on a worker ends by itself, in seconds."""
 
 
 class SandboxTask(LinkedToSandbox):
@@ -108,15 +105,20 @@ class SandboxTask(LinkedToSandbox):
         """Run the process; see the class for how it ends."""
         return self._execute(context, deferrable=self.deferrable)
 
-    def _execute(self, context: Context, *, deferrable: bool) -> Any:
+    def _execute(self, context: Context, *, deferrable: bool, is_resumed: bool = False) -> Any:
         self._hide_values()
         attempt = Attempt(context)
-        deadline = None
+        deadline = wait_until = None
         time_left = None
         if self.execution_timeout is not None:
             # Anchored on the start of the try: neither a deferral nor a resumption prolongs it.
             deadline = context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds()
             time_left = max(1.0, deadline - time.time())
+            wait_until = deadline
+            if not (deferrable or is_resumed):
+                # Airflow's own alarm comes first: it counts from here.
+                alarm = time.time() + self.execution_timeout.total_seconds()
+                wait_until = max(deadline, alarm) + _ALARM_SECONDS
         try:
             self._check_one_sandbox()
             params = self._parameters(context, time_left)
@@ -129,7 +131,7 @@ class SandboxTask(LinkedToSandbox):
                     attempt,
                     params,
                     options,
-                    deadline=deadline if deadline is None or deferrable else deadline + _ALARM_SECONDS,
+                    deadline=wait_until,
                     log=self.log,
                     tell=self._teller(context),
                 )
@@ -221,7 +223,7 @@ class SandboxTask(LinkedToSandbox):
         if try_number not in (None, attempt.try_number):
             # Before 3.1.1, Airflow resumes a retry with what the failed try waited for (its API leaves
             # `next_method` as it was): no command would be run any more, and each retry would fail.
-            return self._execute(context, deferrable=self.deferrable)
+            return self._execute(context, deferrable=self.deferrable, is_resumed=True)
         try:
             end = ProcessEvent.read(event)
         except SandboxError:
@@ -231,7 +233,7 @@ class SandboxTask(LinkedToSandbox):
             try:
                 if attached and end.status is ProcessStatus.KILLED:
                     self.log.info("Process %s was ended with the try before: starting anew.", end.process_id)
-                    return self._execute(context, deferrable=False)
+                    return self._execute(context, deferrable=False, is_resumed=True)
                 if end.failure == "lasting":
                     raise AirflowFailException(end.error)
                 if end.failure is not None:
@@ -286,7 +288,9 @@ class SandboxTask(LinkedToSandbox):
             return
         if not self._is_overdue:  # this is a signal handler, and Airflow can't be told
             self._run.kill(grace_seconds=min(self._grace, WORKER_GRACE_SECONDS))
-        elif asyncio.run(self._run.end_overdue(grace_seconds=self._grace)):
+            return
+        self._is_overdue = False  # a signal meanwhile is a kill as any other
+        if asyncio.run(self._run.end_overdue(grace_seconds=self._grace)):
             self._run.disown()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

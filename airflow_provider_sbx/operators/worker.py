@@ -16,6 +16,7 @@ from airflow_provider_sbx.api.errors import (
     InvalidParameterError,
     NotFoundError,
     OutcomeUnknownError,
+    ProcessKilledError,
     ServiceError,
 )
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessStatus, SandboxSpec
@@ -196,6 +197,9 @@ class WorkerRun:
                 return ended
             self._log.info("Process %s was ended with the try before: starting anew.", left.id)
             self._set_deadline()
+        # What was known of that one does not hold of the next.
+        self._held.process_id = self._held.machine = None
+        self._stop_if_killed("A process was about to be started")
         self._held.is_starting, asked = True, time.monotonic()
         async with begin(
             client,
@@ -204,11 +208,16 @@ class WorkerRun:
             key=self._attempt.key,
             label=self._attempt.label,
             streaming=self._options.wait_strategy == "stream" and self._options.wait_for_completion,
-            notice=self._log.warning,
+            tell=self._log.log,
         ) as begun:
             if not begun.attached:
                 self._meter.started(time.monotonic() - asked)
             return await self._wait(client, sandbox_id, begun)
+
+    def _stop_if_killed(self, what: str) -> None:
+        """Go no further where a kill came while there was nothing to be ended yet."""
+        if self.was_killed:
+            raise ProcessKilledError(f"{what} when the task was killed.")
 
     def _set_deadline(self) -> None:
         """Give the process that is waited for next its time, where the task as a whole has no limit."""
@@ -219,6 +228,7 @@ class WorkerRun:
     async def _wait(self, client: AsyncSandboxClient, sandbox_id: str, begun: Begun) -> End:
         process, options = begun.process, self._options
         self._held.process_id = process.id
+        self._stop_if_killed(f"Process {process.id} was just started")
         self._attempt.remember(sandbox_id, process.id, owns_sandbox=self._held.owns_sandbox)
         page = client.page_of(sandbox_id)
         self._tell(sandbox_id, process.id, page)
@@ -326,11 +336,15 @@ class WorkerRun:
 
     async def _end_unwatched(self, client: AsyncSandboxClient) -> None:
         """End a process that nobody will wait for, since its task broke."""
+        grace = self._options.kill_grace
         try:
             if self._held.process_id is not None and self._held.sandbox_id is not None:
                 await client.converse(
                     self._held.sandbox_id,
-                    terminate(self._held.process_id, grace_seconds=self._options.kill_grace),
+                    terminate(
+                        self._held.process_id,
+                        grace_seconds=min(grace, WORKER_GRACE_SECONDS) if self.was_killed else grace,
+                    ),
                 )
         except ServiceError as error:
             self._log.warning("Process %s could not be ended. %s", self._held.process_id, error)

@@ -6,6 +6,7 @@ All in one event loop of the task's own, with the client and the machine that th
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +27,7 @@ from airflow_provider_sbx.api.errors import (
 from airflow_provider_sbx.api.events import Event
 from airflow_provider_sbx.api.following import Following
 from airflow_provider_sbx.api.models import ProcessParameters, ProcessSummary
-from airflow_provider_sbx.api.outage import Repeats
+from airflow_provider_sbx.api.outage import Repeats, Tell
 from airflow_provider_sbx.api.retrying import is_outcome_unknown
 from airflow_provider_sbx.api.steps import Outcome, WaitStrategy
 from airflow_provider_sbx.follow import Emit, Watcher, follow
@@ -71,7 +72,7 @@ async def begin(
     key: str,
     label: str,
     streaming: bool,
-    notice: Callable[[str], None],
+    tell: Tell,
 ) -> AsyncIterator[Begun]:
     """Start a process under its key: once, also where the answer to the start is lost.
 
@@ -81,7 +82,7 @@ async def begin(
     :param key: the key of this try; see `api.conversations.marked`.
     :param label: for people who list the sandbox's processes.
     :param streaming: ask for the events from the first on.
-    :param notice: says in the log what was unusual.
+    :param tell: says in the task's log what was unusual.
     :raises OutcomeUnknownError: it is not known whether it was started, and it must not be again.
     :raises ServiceError: it was not started.
     """
@@ -89,14 +90,14 @@ async def begin(
     for start in range(1, _STARTS + 1):
         reached = False
         try:
-            async with _started(client, sandbox_id, marked_params, streaming, notice) as begun:
+            async with _started(client, sandbox_id, marked_params, streaming, tell) as begun:
                 reached = True
                 yield begun
                 return
         except OutcomeUnknownError as error:
             if reached:  # whoever waits for it is in doubt, of its input; this start is not
                 raise
-            notice(f"{error} Looking for it by its key.")
+            tell(logging.WARNING, f"{error} Looking for it by its key.")
             process = await look_for(client, sandbox_id, key, looks=LOOKUPS)
             if process is not None:
                 # This try's own: nobody but this try writes its input.
@@ -104,7 +105,7 @@ async def begin(
                 return
             if params.uses_secrets or start == _STARTS:
                 raise
-            notice("It is not there: starting it again.")
+            tell(logging.WARNING, "It is not there: starting it again.")
 
 
 @asynccontextmanager
@@ -113,10 +114,10 @@ async def _started(
     sandbox_id: str,
     params: ProcessParameters,
     streaming: bool,
-    notice: Callable[[str], None],
+    tell: Tell,
 ) -> AsyncIterator[Begun]:
     if streaming and not params.uses_secrets:
-        async with _patiently_streaming(client, sandbox_id, params, notice) as begun:
+        async with _patiently_streaming(client, sandbox_id, params, tell) as begun:
             yield begun
         return
     call = (
@@ -135,10 +136,10 @@ async def _started(
 
 @asynccontextmanager
 async def _patiently_streaming(
-    client: AsyncSandboxClient, sandbox_id: str, params: ProcessParameters, notice: Callable[[str], None]
+    client: AsyncSandboxClient, sandbox_id: str, params: ProcessParameters, tell: Tell
 ) -> AsyncIterator[Begun]:
     """Start and stream; wait out refusals that say that nothing was started."""
-    repeats = Repeats(calls.start_process(params), client.policy, lambda _, text: notice(text))
+    repeats = Repeats(calls.start_process(params), client.policy, tell)
     while True:
         reached = False
         try:

@@ -259,7 +259,7 @@ class SandboxStartTrigger(SandboxProcessTrigger):
             label=attempt.label,
             # Its stream is opened when there is a place for it (`max_streams`).
             streaming=False,
-            notice=self.log.warning,
+            tell=self.log.log,
         ) as begun:
             Meter(triggerer_stats()).started(time.monotonic() - asked)
             return await self._watch(client, backlog, begun, params, stdin)
@@ -282,7 +282,10 @@ class SandboxStartTrigger(SandboxProcessTrigger):
 
         :raises SandboxError: the error that is given; there is no such process.
         """
-        note = await read_note(self)
+        try:
+            note = await read_note(self)
+        except AirflowRuntimeError:  # the next try finds the process by its key
+            note = None
         if note is None or note.try_number != attempt.try_number:
             raise error
         # Also where it names no process: a sandbox of the task's own is stopped with the try.

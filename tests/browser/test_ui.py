@@ -162,9 +162,9 @@ def test_marking_a_deferred_task_failed_ends_its_process(page: Page, airflow: An
             lambda: service.get_process(sandbox_id, process_id).status.is_terminal, 30, "the process's end"
         )
         airflow.wait_for(
-            lambda: "was to be ended" in airflow.task_log_text("endless", run_id, "wait", 1), 30, "word of it"
+            lambda: "Ending process" in airflow.task_log_text("endless", run_id, "wait", 1), 30, "word of it"
         )
         service.stop_sandbox(sandbox_id)
     page.goto(f"/dags/endless/runs/{run_id}/tasks/wait")
     expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
-    expect(page.get_by_text(f"Process {process_id} was to be ended")).to_be_visible()
+    expect(page.get_by_text(f"Ending process {process_id}")).to_be_visible()

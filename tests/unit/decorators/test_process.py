@@ -268,3 +268,18 @@ def test_what_is_refused_of_a_function_names_the_task_where_it_is_known():
 @pytest.mark.parametrize("name", ["deferrable", "log_output", "append_airflow_env", "end_from_trigger"])
 def test_a_yes_or_no_that_is_neither_is_refused(name):
     refused(name, sandbox_command_task(**{name: "maybe"})(fn))
+
+
+def test_what_a_dag_gives_all_its_tasks_by_default_takes_no_result_from_a_function():
+    given = {
+        "end_from_trigger": True,
+        "wait_for_completion": False,
+        "stdin": "x",
+        "output_processor": len,
+        "retries": 3,
+    }
+    with DAG("defaults", default_args=given):
+        operator = sandbox_task(fn)().operator
+
+    assert (operator.end_from_trigger, operator.wait_for_completion) == (False, True)
+    assert (operator.stdin, operator.output_processor, operator.retries) == (None, None, 3)

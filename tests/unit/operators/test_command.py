@@ -82,6 +82,21 @@ def test_a_python_script_with_an_error_of_its_syntax_shows_its_line():
     assert "Traceback" not in done.stderr
 
 
+def test_a_python_script_may_report_an_error_itself_and_go_on():
+    source = """
+import sys
+try:
+    1 / 0
+except ZeroDivisionError:
+    sys.excepthook(*sys.exc_info())
+print("on")
+"""
+    done = run(python_script(source, "job.py"))
+
+    assert (done.stdout, done.returncode) == ("on\n", 0)
+    assert 'File "job.py", line 4, in <module>\n    1 / 0\n' in done.stderr
+
+
 def test_a_python_script_runs_as_the_main_module():
     source = """
 import pickle, sys

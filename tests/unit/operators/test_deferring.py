@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import httpx
@@ -11,9 +12,11 @@ from airflow.exceptions import AirflowFailException, AirflowSkipException, TaskD
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_sbx.api import errors
+from airflow_provider_sbx.api.models import ProcessSummary
 from airflow_provider_sbx.compat import TaskDeferralError
 from airflow_provider_sbx.operators.process import SandboxProcessOperator
 from airflow_provider_sbx.runs.attempt import Attempt
+from airflow_provider_sbx.runs.running import Begun
 from tests.unit.builders import (
     PAGE,
     PROCESS,
@@ -458,3 +461,149 @@ def test_killing_a_task_ends_its_process(network, context_of):
     task.on_kill()
 
     assert network.asked()[before:] == [f"GET {GET[1]}", f"POST {SIGNAL[1]}", f"POST {WAIT[1]}"]
+
+
+def test_a_kill_while_the_end_of_a_timeout_is_waited_for_is_a_kill_as_any_other(network, context_of):
+    network.queue(*START, held_stream(STARTED))
+    network.queue(*STDIN, {"success": True})
+    task = operator(defer_after=0.05)
+    with pytest.raises(TaskDeferred):
+        task.execute(context_of())
+    graces = []
+
+    async def end_overdue(**_):
+        task.on_kill()
+        return True
+
+    task._run.end_overdue = end_overdue
+    task._run.kill = lambda *, grace_seconds: graces.append(grace_seconds)
+    task._is_overdue = True
+
+    task.on_kill()
+
+    assert graces == [2.0]
+
+
+def test_a_task_that_is_killed_before_its_process_is_started_starts_none(network, context_of, monkeypatch):
+    task = operator(deferrable=False)
+
+    async def killed_meanwhile(*_):
+        task.on_kill()
+
+    monkeypatch.setattr("airflow_provider_sbx.operators.worker.left_over", killed_meanwhile)
+
+    with pytest.raises(errors.ProcessKilledError, match="about to be started when the task was killed"):
+        task.execute(context_of())
+    assert network.asked("POST") == []
+
+
+def test_a_process_that_was_started_amid_a_kill_is_ended_with_the_sandbox_of_its_own(
+    network, context_of, monkeypatch
+):
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    network.queue("GET", P, {"data": []})
+    network.queue(*STOP, {"success": True}, {"success": True})
+    network.queue(*GET, {"process": process_body()})
+    network.queue(*SIGNAL, {"process": process_body()})
+    network.queue(*WAIT, {"result": result_body(status="killed")})
+    task = operator(sandbox_id=None, sandbox={"image_name": "python"}, deferrable=False)
+
+    @asynccontextmanager
+    async def killed_meanwhile(*_, **__):
+        task.on_kill()
+        yield Begun(ProcessSummary.model_validate(process_body()))
+
+    monkeypatch.setattr("airflow_provider_sbx.operators.worker.begin", killed_meanwhile)
+
+    with pytest.raises(errors.ProcessKilledError, match=f"{PROCESS} was just started"):
+        task.execute(context_of())
+    assert f"POST {SIGNAL[1]}" in network.asked()
+    assert network.asked()[-1] == f"PUT {STOP[1]}"
+
+
+def test_a_timeout_amid_a_new_start_is_not_taken_for_the_end_of_the_process_before(
+    network, context_of, monkeypatch
+):
+    Attempt(context_of(1)).remember(SANDBOX, PROCESS)
+    network.queue(*GET, {"process": process_body()})
+    network.queue(*STDIN, {"success": True})
+    network.queue(*STREAM, event_stream(sse("done", result_body(status="killed", exit_code=None))))
+    network.queue("GET", P, *[{"data": []}] * 4)
+    monkeypatch.setattr("airflow_provider_sbx.operators.killing.LOOKUPS", 1)
+
+    @asynccontextmanager
+    async def out_of_time(*_, **__):
+        raise AirflowTaskTimeout
+        yield
+
+    monkeypatch.setattr("airflow_provider_sbx.operators.worker.begin", out_of_time)
+    task = operator(deferrable=False)
+    with pytest.raises(AirflowTaskTimeout):
+        task.execute(context_of(2))
+    before = len(network.asked())
+
+    task.on_kill()
+
+    assert network.asked()[before:] == [f"GET {P}?limit=100"], "by its key, now or in the next try"
+    assert not Attempt(context_of(3))._last_word.finished
+
+
+def killed(network, context_of, *stops, answer=None, **options):
+    """Kill a deferred task with a sandbox of its own; return what its log says."""
+    network.queue("POST", "/api/sandbox", sandbox_body())
+    network.queue(*START, held_stream(STARTED))
+    network.queue(*STDIN, {"success": True})
+    task = operator(defer_after=0.05, sandbox_id=None, sandbox={"image_name": "python"}, **options)
+    with pytest.raises(TaskDeferred):
+        task.execute(context_of())
+    network.queue(*GET, *([] if answer is None else [answer]), {"process": process_body()})
+    network.queue(*SIGNAL, {"process": process_body()})
+    network.queue(*WAIT, {"result": result_body(status="killed")})
+    network.queue(*STOP, *stops)
+    task._run._log = log = HeldLog()
+    task.on_kill()
+    with log.lock:
+        return [text for _, text in log.words]
+
+
+def test_a_sandbox_that_is_gone_is_no_reason_to_think_that_its_process_runs(network, context_of):
+    gone = httpx.Response(409, json={"error": "x", "code": "sandbox_not_running"})
+
+    assert killed(network, context_of, gone) == [f"Process {PROCESS}: it ended after TERM."]
+
+
+def test_a_sandbox_that_can_not_be_stopped_is_told_of_by_itself(network, context_of):
+    ended, stopped = killed(network, context_of, httpx.Response(400, json={"error": "x"}))
+
+    assert ended == f"Process {PROCESS}: it ended after TERM."
+    assert stopped.startswith(f"Sandbox {SANDBOX} could not be stopped; it ends at its timeout_minutes.")
+
+
+def test_a_kill_does_not_wait_for_as_long_as_a_busy_service_asks_for(network, context_of):
+    busy = httpx.Response(429, headers={"retry-after": "30"}, json={"error": "x"})
+    began = time.monotonic()
+
+    killed(network, context_of, {"success": True}, answer=busy)
+
+    assert time.monotonic() - began < 20
+
+
+def test_airflows_own_alarm_comes_before_the_wait_on_a_worker_ends_by_itself(context_of, monkeypatch):
+    context = context_of()
+    context["ti"].start_date -= timedelta(seconds=30)  # as where the DAG took long to parse
+    untils = []
+
+    class Run:
+        def __init__(self, *_, deadline, **__):
+            untils.append(deadline - time.time())
+
+        async def run(self, *_):
+            raise errors.ProcessKilledError("enough")
+
+    monkeypatch.setattr("airflow_provider_sbx.operators.task.WorkerRun", Run)
+    for deferrable in (False, True):
+        task = operator(execution_timeout=timedelta(seconds=60), deferrable=deferrable)
+        with pytest.raises(errors.ProcessKilledError):
+            task.execute(context)
+
+    assert untils == [pytest.approx(65, abs=1), pytest.approx(30, abs=1)]

@@ -138,6 +138,14 @@ class TestStartTriggerArgs:
         assert SandboxProcessOperator.start_from_trigger is False
         assert SandboxProcessOperator.start_trigger_args is None
 
+    def test_an_empty_script_is_refused_by_the_name_of_its_task(self, tmp_path):
+        (tmp_path / "y.py").write_text("")
+        with DAG("d", template_searchpath=str(tmp_path)):
+            task = operator(task_id="python", start_from_trigger=True, command="y.py")
+
+        with pytest.raises(InvalidParameterError, match=r"^Task 'python': command: it is empty"):
+            task.resolve_template_files()
+
     def test_hold_a_scripts_text_once_it_was_read(self, tmp_path):
         (tmp_path / "x.sh").write_text("echo {{ ds }}\n")
         (tmp_path / "y.py").write_text("print('{{ ds }}')\n")

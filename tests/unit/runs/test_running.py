@@ -26,9 +26,9 @@ def client_of(service, policy=QUICK):
     return AsyncSandboxClient(API_KEY, CONTROL, policy=policy, transport=transport)
 
 
-def streaming(client, notice):
+def streaming(client, tell):
     params = ProcessParameters(command="x", env={"PASSWORD": "hunter2"})
-    return begin(client, SANDBOX, params, key="sbx-1", label="d/t", streaming=True, notice=notice)
+    return begin(client, SANDBOX, params, key="sbx-1", label="d/t", streaming=True, tell=tell)
 
 
 @pytest.mark.parametrize("path", [("GET", f"/api/sandbox/{SANDBOX}"), ("POST", PROCESSES)], ids=str)
@@ -36,12 +36,14 @@ async def test_an_outage_before_a_streaming_start_is_told_once_and_its_end_as_we
     caplog.set_level(logging.DEBUG)
     service.queue(*path, *[REFUSED] * 6)
     service.queue("POST", PROCESSES, {"process": process_body()})
-    said = []
+    told = []
 
-    async with client_of(service) as client, streaming(client, said.append) as begun:
+    async with client_of(service) as client, streaming(client, lambda *word: told.append(word)) as begun:
         assert begun.process.id == PROCESS
-        assert len(said) == 2  # before what follows is told
+        assert len(told) == 2  # before what follows is told
+    (first, last), said = zip(*told, strict=True)
 
+    assert (first, last) == (logging.WARNING, logging.INFO)
     assert said[0].endswith("the connection failed (refused). Trying again.")
     assert re.fullmatch(r"The service answers again, after \d+\.\d s\.", said[1])
     assert not any(secret in "".join(said) for secret in (API_KEY, "token-1", "hunter2"))
@@ -54,7 +56,7 @@ async def test_a_start_that_is_given_up_says_for_how_long_it_was_tried(service):
 
     async with client_of(service, IMPATIENT) as client:
         with pytest.raises(TransportError, match=r"\(refused\), after \d s of trying$"):
-            async with streaming(client, said.append):
+            async with streaming(client, lambda _, text: said.append(text)):
                 pass
 
     assert len(said) == 1
@@ -65,10 +67,10 @@ async def test_a_start_that_succeeds_or_is_refused_at_once_says_nothing(service)
     said = []
 
     async with client_of(service) as client:
-        async with streaming(client, said.append):
+        async with streaming(client, lambda _, text: said.append(text)):
             pass
         with pytest.raises(NotFoundError):
-            async with streaming(client, said.append):
+            async with streaming(client, lambda _, text: said.append(text)):
                 pass
 
     assert said == []

@@ -641,6 +641,15 @@ async def test_an_own_sandbox_without_a_process_is_stopped_where_the_fields_can_
     assert asked(network) == [STOP]
 
 
+async def test_nothing_is_ended_where_neither_the_fields_nor_the_note_can_be_had(network, supervisor):
+    made = takes_over_unrendered(supervisor, {"process_id": PROCESS}, ends=ENDS | {"fails": False})
+    supervisor.broken = True
+
+    event = ProcessEvent.read((await fired(made)).payload)
+
+    assert (event.failure, network.requests) == ("service", [])
+
+
 async def test_what_an_earlier_try_noted_is_not_followed_by_one_that_can_not_be_rendered(network, supervisor):
     made = takes_over_unrendered(supervisor, {"process_id": PROCESS}, try_number=2)
 
