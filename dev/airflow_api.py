@@ -212,14 +212,16 @@ class AirflowApi:
     ) -> httpx.Response:
         give_up_at = time.monotonic() + _PATIENCE_SECONDS
         while True:
-            is_last = method != "GET" or time.monotonic() > give_up_at
+            is_over, is_question = time.monotonic() > give_up_at, method == "GET"
             try:
                 response = self._send(method, path, params, body)
             except httpx.TransportError:
-                if is_last:
+                if is_over or not is_question:
                     raise
             else:
-                if is_last or not response.is_server_error:
+                # SQLite gives way to another writer: what was to be done was not.
+                gave_way = "database is locked" in response.text if response.is_server_error else False
+                if is_over or not (gave_way or (is_question and response.is_server_error)):
                     return response
             time.sleep(1)
 

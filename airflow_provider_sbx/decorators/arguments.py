@@ -34,12 +34,14 @@ _REMEDY = (
 )
 
 
-def check_context_names(function: Callable[..., Any], op_kwargs: Mapping[str, Any]) -> None:
-    """Check that a function asks for nothing of the context that can't be sent.
+def check_context_names(
+    function: Callable[..., Any], op_args: Collection[Any], op_kwargs: Mapping[str, Any]
+) -> None:
+    """Check that a function asks for nothing of the context that can't be sent, and isn't passed either.
 
     :raises InvalidParameterError: it does.
     """
-    for name in inspect.signature(function).parameters:
+    for name in list(inspect.signature(function).parameters)[len(op_args) :]:
         if name in Context.__annotations__ and name not in SENT_CONTEXT and name not in op_kwargs:
             raise InvalidParameterError(
                 name,

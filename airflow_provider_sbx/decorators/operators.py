@@ -210,7 +210,7 @@ class SandboxFunctionDecoratedOperator(_Decorated):
     def _check_early(self) -> None:
         super()._check_early()
         check_if_known(self.python, _check_python)
-        check_context_names(self.python_callable, self.op_kwargs)
+        check_context_names(self.python_callable, self.op_args, self.op_kwargs)
         if self.serializer == "json":
             check_known_arguments(self.python_callable, self.op_args, self.op_kwargs)
         if self.max_output_bytes < _LEAST_OUTPUT_BYTES:

@@ -80,7 +80,8 @@ class SandboxHook(BaseHook, SandboxOperations):
         """What the connection says; read once.
 
         :raises InvalidParameterError: the connection is half-filled or wrong.
-        :raises AirflowNotFoundException: there is none under an id other than the default.
+        :raises AirflowNotFoundException: there is none. Airflow says so as well where it could not be asked,
+            as by a secrets backend that is busy.
         """
         if self._settings is None:
             try:

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
 from airflow_provider_sbx.api.errors import InvalidParameterError
 from airflow_provider_sbx.api.planes import control_url
 from airflow_provider_sbx.api.retrying import DEFAULT_REQUEST_TIMEOUT_SECONDS, RetryPolicy
@@ -54,15 +56,15 @@ def settings_of(conn_id: str, connection: Connection | None, extra: dict[str, An
     :param extra: its extra, decoded.
 
     :raises InvalidParameterError: it lacks what is needed, or holds what can't be right.
+    :raises AirflowNotFoundException: there is none, and no key in the environment.
     """
     if connection is None:
         key, host = os.environ.get("HYPERBROWSER_API_KEY"), os.environ.get("HYPERBROWSER_BASE_URL")
         where = f"connection {conn_id!r}"
         if not key:
-            raise InvalidParameterError(
-                where,
-                "it does not exist, and HYPERBROWSER_API_KEY is not set either",
-                "Create it (type Sandbox, the API key as its password), or set the variable.",
+            raise AirflowNotFoundException(
+                f"{where}: it does not exist, and HYPERBROWSER_API_KEY is not set either. "
+                "Create it (type Sandbox, the API key as its password), or set the variable."
             )
         where = "HYPERBROWSER_BASE_URL"
     else:

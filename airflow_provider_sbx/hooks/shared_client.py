@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
 from airflow_provider_sbx.api.retrying import RetryPolicy
 from airflow_provider_sbx.compat import AirflowRuntimeError
 from airflow_provider_sbx.hooks.settings import Settings
@@ -124,7 +126,7 @@ async def _renew(
             return
         try:
             settings = await read_settings()
-        except AirflowRuntimeError:
+        except (AirflowRuntimeError, AirflowNotFoundException):
             return  # Airflow can't be asked now: what it said last holds
         shared.read_at = time.monotonic()
         if settings != shared.made[1] and clients.get(conn_id) is shared:

@@ -181,12 +181,16 @@ class SandboxCreateOperator(LinkedToSandbox):
             self._made = sandbox.id
             # Until its id is known to Airflow, nobody else will.
             undo.callback(stop_if_possible, hook, sandbox.id, self.log)
-            if self._was_killed:
-                raise SandboxError(f"Sandbox {sandbox.id} is stopped, as its task was.")
+            self._raise_if_killed(sandbox)
             attempt.remember(sandbox.id, owns_sandbox=True)
             self._push(context, sandbox)
+            self._raise_if_killed(sandbox)
             undo.pop_all()
             return sandbox.id
+
+    def _raise_if_killed(self, sandbox: Sandbox) -> None:
+        if self._was_killed:
+            raise SandboxError(f"Sandbox {sandbox.id} is stopped, as its task was.")
 
     def _make(self, hook: SandboxHook, spec: SandboxSpec) -> Sandbox:
         sandbox = hook.create_sandbox(spec)
@@ -263,9 +267,11 @@ class SandboxStopOperator(LinkedToSandbox):
         """Stop the sandbox."""
         with task_failures(), SandboxHook(self.sbx_conn_id) as hook:
             sandbox_id = _check_id(self.sandbox_id)
+            page = None
             with suppress(ServiceError):  # whoever looks at the task wants its page; the stop matters more
-                self.show_page(context, hook.send(calls.get_sandbox(sandbox_id), retry=False).page)
+                page = hook.send(calls.get_sandbox(sandbox_id), retry=False).page
             stop_if_there(hook, sandbox_id, self.log)
+            self.show_page(context, page)
 
 
 def _check_id(value: object) -> str:

@@ -95,12 +95,14 @@ class SandboxGroup(TaskGroup):
             given["dag"] = dag
         super().__init__(**given)
         ours: dict[str, Any] = {} if sbx_conn_id is None else {"sbx_conn_id": sbx_conn_id}
+        # What default_args say of these, they say of the tasks' commands, and not of the image's own.
+        spec: dict[str, Any] = {"secrets": None, "vault": None, "one_password": None, **options}
         self.create = SandboxCreateOperator(
             task_id="create_sandbox",
             task_group=self,
             do_xcom_push=True,  # whatever the tasks' default: the id is passed so
             **ours,
-            **options,
+            **spec,
         )
         ours["sandbox_id"] = self.sandbox_id
         self.stop = SandboxStopOperator(task_id="stop_sandbox", task_group=self, **ours)

@@ -59,7 +59,7 @@ def target_of(process: object, sandbox_id: object, process_id: object) -> tuple[
         raise InvalidParameterError(
             "process, sandbox_id",
             f"the process is in sandbox {ids['sandbox_id']!r}, and sandbox_id is {sandbox!r}",
-            "Leave sandbox_id out: process names it.",
+            "Leave sandbox_id out: process names it. In a group of another sandbox, give sandbox_id=None.",
         )
     return ids["sandbox_id"], ids["process_id"]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
-    AirflowNotFoundException,
     AirflowSkipException,
     AirflowTaskTimeout,
 )
@@ -140,8 +139,6 @@ class SandboxTask(LinkedToSandbox):
             # Airflow calls on_kill next, and here nobody kills the worker meanwhile.
             self._is_overdue = True
             raise
-        except AirflowNotFoundException as error:
-            raise AirflowFailException(str(error)) from error
         except SandboxError as error:
             raise as_task_failure(error, replaceable_sandbox=self.sandbox is not None) from error
         if self._run.was_killed:

@@ -9,7 +9,6 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
-    AirflowNotFoundException,
     AirflowSkipException,
 )
 
@@ -156,8 +155,6 @@ def task_failures() -> Iterator[None]:
     """
     try:
         yield
-    except AirflowNotFoundException as error:  # the connection
-        raise AirflowFailException(str(error)) from error
     except SandboxError as error:
         failure = as_task_failure(error, replaceable_sandbox=False)
         if failure is error:

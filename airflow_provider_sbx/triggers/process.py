@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,11 @@ with state success, but the task instance's state attribute is queued"; schedule
 """
 
 _KILL_MARGIN_SECONDS = 10.0
+
+_CONNECTION_SECONDS = 600.0
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 20.0
+"""For how long a connection that was there is asked for again, and with what pauses, in seconds."""
 
 _LAST_WORDS = 2
 """How many records a trigger logs about the end of a process, at most."""
@@ -161,10 +166,32 @@ class SandboxProcessTrigger(BaseTrigger):
     def _hook(self) -> SandboxAsyncHook:
         return SandboxAsyncHook(self.sbx_conn_id)
 
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[SandboxAsyncHook]:
+        """Use the connection, with patience where a process waits for it to be had.
+
+        Of a connection that could not be read, as where a secrets backend is busy, Airflow says that there is
+        none. Whoever started the process had it.
+        """
+        async with AsyncExitStack() as stack:
+            give_up_at, pause = time.monotonic() + _CONNECTION_SECONDS, _FIRST_PAUSE_SECONDS
+            while True:
+                try:
+                    hook = await stack.enter_async_context(self._hook())
+                    break
+                except AirflowNotFoundException as error:
+                    if not self.process_id or time.monotonic() > give_up_at:
+                        raise
+                    if pause == _FIRST_PAUSE_SECONDS:
+                        self.log.warning("%s Or it could not be read: trying again for a while.", error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            yield hook
+
     async def _wait(self, backlog: Backlog) -> TriggerEvent:
         has_new_key = False
         try:
-            async with self._hook() as hook:
+            async with self._connected() as hook:
                 try:
                     with span("sbx.wait", sandbox_id=self.sandbox_id, process_id=self.process_id):
                         end = await self._follow(hook, backlog)
@@ -362,7 +389,7 @@ class SandboxProcessTrigger(BaseTrigger):
         self.log.info(
             "Ending process %s, as its task was: TERM, and KILL after %.3g s.", self.process_id, grace_seconds
         )
-        async with SandboxAsyncHook(self.sbx_conn_id) as hook:
+        async with self._connected() as hook:
             ending = await hook.client.converse(
                 self.sandbox_id, terminate(self.process_id, grace_seconds=grace_seconds)
             )
@@ -384,7 +411,7 @@ def failure_of(error: Exception) -> Failure:
             return "not_found"
         case ServiceUnavailableError():
             return "unavailable"
-        case InvalidParameterError() | AirflowNotFoundException():
+        case InvalidParameterError():
             return "invalid"
         case _:
             return "service"

@@ -395,7 +395,9 @@ class SandboxStartTrigger(SandboxProcessTrigger):
         if error is self._unrendered:
             # A retry may mend it, as with a variable that is made meanwhile.
             return end.model_copy(update={"failure": "service"})
-        if isinstance(error, SandboxError) and not is_lasting(error, replaceable_sandbox=self.owns_sandbox):
+        # A connection that is not there may be one that could not be read.
+        lasting = isinstance(error, SandboxError) and is_lasting(error, replaceable_sandbox=self.owns_sandbox)
+        if not lasting:
             return end
         # A worker alone can fail a task for good.
         return end.model_copy(update={"failure": "lasting"})

@@ -98,7 +98,11 @@ for mode, wait in MODES.items():
         SandboxProcessOperator(task_id="no_such_user", command="true", run_as="whoever", **how, **retries)
         SandboxProcessOperator(task_id="no_such_place", command="true", cwd="/not/there", **how, **retries)
         SandboxProcessOperator(
-            task_id="no_such_connection", command="true", sbx_conn_id="nobody_made_it", **how, **retries
+            # Airflow says so as well of one that it could not read: a retry may mend it.
+            task_id="no_such_connection",
+            command="true",
+            sbx_conn_id="nobody_made_it",
+            **how,
         )
         SandboxProcessOperator(
             task_id="wrong_key", command="true", sbx_conn_id="sbx_wrong_key", **how, **retries

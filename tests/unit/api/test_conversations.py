@@ -69,6 +69,21 @@ def test_another_signal_may_ask_it_to_end():
     assert asked[1].body == {"signal": "INT"}
 
 
+def test_a_wait_that_is_answered_while_the_process_runs_is_not_its_end():
+    running = result(status="running")
+    ending, asked = hold(
+        terminate(PROCESS, grace_seconds=10),
+        summary(),
+        summary(),
+        running,
+        summary(),
+        result(status="killed"),
+    )
+
+    assert ending.how == "it was killed"
+    assert names(asked) == ["GET", "signal", "wait", "DELETE", "wait"]
+
+
 def test_a_process_that_ignores_term_is_killed_after_its_grace():
     ending, asked = hold(
         terminate(PROCESS, grace_seconds=10), summary(), summary(), STILL_RUNS, summary(), result()

@@ -131,9 +131,10 @@ def test_a_part_of_the_context_that_can_not_be_sent_is_refused_by_its_name():
     def asks(ti, ds):
         return ti, ds
 
-    message = refused("ti", check_context_names, asks, {})
+    message = refused("ti", check_context_names, asks, [], {})
     assert "logical_date, params" in message
-    check_context_names(asks, {"ti": 5})
+    check_context_names(asks, [], {"ti": 5})
+    check_context_names(asks, [5], {})
     assert SENT_CONTEXT.isdisjoint({"ti", "dag", "var", "conn", "task"})
 
 

@@ -216,7 +216,7 @@ def test_an_address_of_the_environment_that_can_not_be_one_is_refused_by_its_nam
 
 
 def test_neither_a_default_connection_nor_a_key_says_what_to_do(settings_of):
-    with pytest.raises(InvalidParameterError, match=r"'sbx_default'.*HYPERBROWSER_API_KEY"):
+    with pytest.raises(AirflowNotFoundException, match=r"'sbx_default'.*HYPERBROWSER_API_KEY"):
         settings_of()
 
 

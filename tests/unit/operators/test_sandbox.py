@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from airflow.exceptions import AirflowFailException
+from airflow.exceptions import AirflowFailException, AirflowNotFoundException
 
 from airflow_provider_sbx.api import errors
 from airflow_provider_sbx.api.models import SandboxSpec
@@ -156,8 +156,8 @@ def test_what_a_retry_can_not_mend_fails_for_good_and_the_rest_is_left_to_retrie
     assert network.asked() == [MADE]  # never repeated by itself: it may have happened
 
 
-def test_a_connection_that_is_not_there_is_told(context_of):
-    with pytest.raises(AirflowFailException, match="nobody"):
+def test_a_connection_that_is_not_there_is_told_and_a_retry_may_mend_it(context_of):
+    with pytest.raises(AirflowNotFoundException, match="nobody"):
         create(sbx_conn_id="nobody").execute(context_of())
 
 
@@ -245,7 +245,31 @@ def test_one_that_is_killed_amid_the_making_stops_it_as_soon_as_it_is_there(netw
     assert network.asked() == [MADE, STOPS]
 
 
+def test_one_that_is_killed_while_its_id_is_told_is_no_success(network, context_of):
+    network.queue(*CREATE, sandbox_body())
+    network.queue(*STOP, *[{"success": True}] * 5)
+    task, context = create(), context_of()
+    context["ti"].xcom_push = lambda key, value: task.on_kill()
+
+    with pytest.raises(errors.SandboxError, match="as its task was"):
+        task.execute(context)
+
+
 # --- stopping --------------------------------------------------------------------------------
+
+
+def test_a_sandbox_is_stopped_before_anything_is_told_of_it(network, context_of):
+    network.queue("GET", f"/api/sandbox/{SANDBOX}", sandbox_body())
+    network.queue(*STOP, {"success": True})
+    context = context_of()
+
+    def away(key, value):
+        raise ConnectionError("Airflow is away")
+
+    context["ti"].xcom_push = away
+    with pytest.raises(ConnectionError):
+        stop().execute(context)
+    assert network.asked()[-1] == STOPS
 
 
 def test_a_sandbox_is_stopped(network, context_of):

@@ -293,3 +293,21 @@ def test_a_dag_with_a_group_can_be_serialized():
         "etl.a",
         "etl.stop_sandbox",
     }
+
+
+def test_what_default_args_say_of_secrets_is_for_the_commands_and_not_for_the_images_own():
+    given = {"secrets": {"TOKEN": "db"}}
+    with DAG("defaults", default_args=given), group() as sbx:
+        task = run("a")
+    with DAG("own"), group(secrets={"A": "b"}) as own:
+        run("a")
+
+    assert (sbx.create.secrets, task.secrets) == (None, given["secrets"])
+    assert own.create.secrets == {"A": "b"}
+
+
+def test_default_args_that_no_snapshot_takes_do_not_keep_a_group_from_one():
+    with DAG("defaults", default_args={"vault": "prod"}), sandbox_group("etl", snapshot_name="s") as sbx:
+        task = run("a")
+
+    assert (sbx.create.vault, task.vault) == (None, "prod")

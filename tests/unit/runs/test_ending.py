@@ -162,7 +162,7 @@ def test_the_loss_of_a_sandbox_that_the_next_try_makes_anew_is_no_reason_to_give
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (AirflowNotFoundException("no such connection"), AirflowFailException),
+        (AirflowNotFoundException("no such connection"), AirflowNotFoundException),
         (errors.InvalidParameterError("p", "bad", "Mend it."), AirflowFailException),
         (errors.NotFoundError("gone", status_code=404), AirflowFailException),
         (errors.ServiceError("away", retryable=True), errors.ServiceError),

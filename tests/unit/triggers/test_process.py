@@ -169,11 +169,28 @@ async def test_what_ends_the_wait_is_told_by_a_word_and_no_event_is_missing(netw
     assert event.error
 
 
-async def test_a_connection_that_is_not_there_is_told_as_well(network):
+async def test_a_connection_that_stays_away_is_told_and_a_retry_may_mend_it(network, monkeypatch):
+    monkeypatch.setattr("airflow_provider_sbx.triggers.process._CONNECTION_SECONDS", 0.0)
     event = await fired(trigger(sbx_conn_id="there-is-none"))
 
-    assert event.failure == "invalid"
+    assert event.failure == "service"
     assert "there-is-none" in event.error
+
+
+async def test_a_process_is_followed_once_its_connection_can_be_read_again(network, monkeypatch):
+    """Airflow says of a busy secrets backend that there is no such connection."""
+    monkeypatch.setattr("airflow_provider_sbx.triggers.process._FIRST_PAUSE_SECONDS", 0.001)
+    network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
+    enter, left = SandboxAsyncHook.__aenter__, [AirflowNotFoundException("there is none")] * 3
+
+    async def busy(self):
+        if left:
+            raise left.pop()
+        return await enter(self)
+
+    monkeypatch.setattr(SandboxAsyncHook, "__aenter__", busy)
+
+    assert (await fired(trigger())).exit_code == 0
 
 
 async def test_a_process_whose_time_is_up_is_ended(network):
@@ -213,7 +230,7 @@ async def test_no_event_is_fired_before_the_worker_can_have_left(network, monkey
         (errors.NotFoundError("x", status_code=404), "not_found"),
         (errors.ServiceUnavailableError("x"), "unavailable"),
         (errors.InvalidParameterError("a", "b", "c"), "invalid"),
-        (AirflowNotFoundException("x"), "invalid"),
+        (AirflowNotFoundException("x"), "service"),
         (errors.ResponseError("x", status_code=500), "service"),
         (errors.TransportError("x", surely_unsent=False), "service"),
     ],

@@ -182,7 +182,6 @@ async def test_rendered_values_stand_in_no_repr(supervisor):
         ({"command": ""}, "command"),
         ({"timeout": "soon"}, "timeout"),
         ({"sandbox_id": ""}, "sandbox_id"),
-        ({"sbx_conn_id": "there-is-none"}, "there-is-none"),
     ],
 )
 async def test_a_wrong_parameter_has_a_worker_fail_the_task_for_good(network, supervisor, options, word):
@@ -191,6 +190,13 @@ async def test_a_wrong_parameter_has_a_worker_fail_the_task_for_good(network, su
     assert event.failure == "lasting"
     assert word in event.error
     assert network.asked() == []
+
+
+async def test_a_connection_that_is_not_there_may_be_mended_by_a_retry(network, supervisor):
+    event = ProcessEvent.read((await fired(trigger(sbx_conn_id="there-is-none"))).payload)
+
+    assert event.failure == "service"
+    assert "there-is-none" in event.error
 
 
 async def test_a_refusal_of_the_service_has_a_worker_fail_the_task_for_good(network, supervisor):
