@@ -265,11 +265,11 @@ def test_an_outage_is_one_line_in_the_log_and_its_end_another(twin, service, cap
 
     assert twin.call("create_sandbox", {"image_name": "python"}).id == SANDBOX
 
-    first, last = caplog.records
+    # Airflow 3.0 lets httpx tell of each request as well.
+    first, last = (record for record in caplog.records if record.name == "airflow_provider_sbx.client.wire")
     assert (first.levelname, last.levelname) == ("WARNING", "INFO")
     assert first.getMessage().endswith("the connection failed (refused). Trying again.")
     assert re.fullmatch(r"The service answers again, after \d+\.\d s\.", last.getMessage())
-    assert {first.name, last.name} == {"airflow_provider_sbx.client.wire"}
 
 
 def test_what_is_not_repeated_says_nothing_of_trying(connect, service, caplog):
