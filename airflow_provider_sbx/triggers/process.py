@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ from airflow_provider_sbx.runs.running import Begun, feed_and_follow, stop_if_po
 from airflow_provider_sbx.tasklog import MERGED_STEP_US, emitter
 from airflow_provider_sbx.triggers.backlog import Backlog
 from airflow_provider_sbx.triggers.checkpoint import Checkpoint
+from airflow_provider_sbx.triggers.connecting import connected
 from airflow_provider_sbx.triggers.event import Failure, ProcessEvent
 from airflow_provider_sbx.triggers.note import Note, leave_note, read_note
 from airflow_provider_sbx.triggers.state import task_state
@@ -58,11 +59,6 @@ with state success, but the task instance's state attribute is queued"; schedule
 """
 
 _KILL_MARGIN_SECONDS = 10.0
-
-_CONNECTION_SECONDS = 600.0
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 20.0
-"""For how long a connection that was there is asked for again, and with what pauses, in seconds."""
 
 _LAST_WORDS = 2
 """How many records a trigger logs about the end of a process, at most."""
@@ -166,27 +162,9 @@ class SandboxProcessTrigger(BaseTrigger):
     def _hook(self) -> SandboxAsyncHook:
         return SandboxAsyncHook(self.sbx_conn_id)
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[SandboxAsyncHook]:
-        """Use the connection, with patience where a process waits for it to be had.
-
-        Of a connection that could not be read, as where a secrets backend is busy, Airflow says that there is
-        none. Whoever started the process had it.
-        """
-        async with AsyncExitStack() as stack:
-            give_up_at, pause = time.monotonic() + _CONNECTION_SECONDS, _FIRST_PAUSE_SECONDS
-            while True:
-                try:
-                    hook = await stack.enter_async_context(self._hook())
-                    break
-                except AirflowNotFoundException as error:
-                    if not self.process_id or time.monotonic() > give_up_at:
-                        raise
-                    if pause == _FIRST_PAUSE_SECONDS:
-                        self.log.warning("%s Or it could not be read: trying again for a while.", error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            yield hook
+    def _connected(self) -> AbstractAsyncContextManager[SandboxAsyncHook]:
+        # Whoever started the process had the connection.
+        return connected(self._hook, is_known=bool(self.process_id), log=self.log)
 
     async def _wait(self, backlog: Backlog) -> TriggerEvent:
         has_new_key = False

@@ -364,15 +364,20 @@ def test_a_process_whose_task_ran_out_of_time_is_no_later_trys_result_once_it_ha
     assert lines_of(shown) == (["bye"] if is_reached else []), "what it writes meanwhile is logged"
 
 
-def test_a_sandbox_made_for_the_task_is_stopped_also_where_its_process_can_not_be_reached(
-    network, context_of
-):
+def deferred_in_its_own_sandbox(network, context_of):
     network.queue("POST", "/api/sandbox", sandbox_body())
     network.queue(*START, held_stream(STARTED))
     network.queue(*STDIN, {"success": True})
     task = operator(defer_after=0.05, sandbox_id=None, sandbox={"image_name": "python"})
     with pytest.raises(TaskDeferred):
         task.execute(context_of())
+    return task
+
+
+def test_a_sandbox_made_for_the_task_is_stopped_also_where_its_process_can_not_be_reached(
+    network, context_of
+):
+    task = deferred_in_its_own_sandbox(network, context_of)
     network.queue(*GET, httpx.Response(400, json={"error": "x"}))
     network.queue(*STOP, {"success": True})
 
@@ -392,22 +397,15 @@ class HeldLog:
             self.words.append((level, text))
 
 
-def test_a_kill_amid_a_line_of_the_log_ends_all_before_it_says_so(network, context_of):
-    network.queue("POST", "/api/sandbox", sandbox_body())
-    network.queue(*START, held_stream(STARTED))
-    network.queue(*STDIN, {"success": True})
-    task = operator(defer_after=0.05, sandbox_id=None, sandbox={"image_name": "python"})
-    with pytest.raises(TaskDeferred):
-        task.execute(context_of())
+def test_a_kill_amid_a_line_of_the_log_ends_all_before_it_says_so(network, context_of, caplog):
+    task = deferred_in_its_own_sandbox(network, context_of)
     # The client's own words would be in the way as well.
     network.queue(*GET, httpx.Response(503), {"process": process_body()})
     network.queue(*SIGNAL, {"process": process_body()})
     network.queue(*WAIT, {"result": result_body(status="killed")})
     network.queue(*STOP, {"success": True})
     task._run._log = held = HeldLog()
-    client = logging.getLogger("airflow_provider_sbx.client.wire")
-    told = []
-    client.addFilter(lambda record: told.append(record) is None)
+    caplog.set_level(logging.DEBUG, "airflow_provider_sbx.client")
 
     with held.lock:
         task.on_kill()
@@ -421,7 +419,7 @@ def test_a_kill_amid_a_line_of_the_log_ends_all_before_it_says_so(network, conte
         f"Process {PROCESS}: it ended after TERM.",
         f"Stopped sandbox {SANDBOX}.",
     ]
-    assert told == []
+    assert not [record for record in caplog.records if record.name.startswith("airflow_provider_sbx.client")]
 
 
 def test_a_task_that_is_resumed_with_the_event_alone_stops_the_sandbox_of_its_own(network, context_of):
@@ -548,14 +546,9 @@ def test_a_timeout_amid_a_new_start_is_not_taken_for_the_end_of_the_process_befo
     assert not Attempt(context_of(3))._last_word.finished
 
 
-def killed(network, context_of, *stops, answer=None, **options):
+def killed(network, context_of, *stops, answer=None):
     """Kill a deferred task with a sandbox of its own; return what its log says."""
-    network.queue("POST", "/api/sandbox", sandbox_body())
-    network.queue(*START, held_stream(STARTED))
-    network.queue(*STDIN, {"success": True})
-    task = operator(defer_after=0.05, sandbox_id=None, sandbox={"image_name": "python"}, **options)
-    with pytest.raises(TaskDeferred):
-        task.execute(context_of())
+    task = deferred_in_its_own_sandbox(network, context_of)
     network.queue(*GET, *([] if answer is None else [answer]), {"process": process_body()})
     network.queue(*SIGNAL, {"process": process_body()})
     network.queue(*WAIT, {"result": result_body(status="killed")})

@@ -170,7 +170,7 @@ async def test_what_ends_the_wait_is_told_by_a_word_and_no_event_is_missing(netw
 
 
 async def test_a_connection_that_stays_away_is_told_and_a_retry_may_mend_it(network, monkeypatch):
-    monkeypatch.setattr("airflow_provider_sbx.triggers.process._CONNECTION_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_sbx.triggers.connecting._PATIENCE_SECONDS", 0.0)
     event = await fired(trigger(sbx_conn_id="there-is-none"))
 
     assert event.failure == "service"
@@ -179,7 +179,7 @@ async def test_a_connection_that_stays_away_is_told_and_a_retry_may_mend_it(netw
 
 async def test_a_process_is_followed_once_its_connection_can_be_read_again(network, monkeypatch):
     """Airflow says of a busy secrets backend that there is no such connection."""
-    monkeypatch.setattr("airflow_provider_sbx.triggers.process._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("airflow_provider_sbx.triggers.connecting._FIRST_PAUSE_SECONDS", 0.001)
     network.queue(*STREAM, event_stream(sse("done", result_body(exit_code=0))))
     enter, left = SandboxAsyncHook.__aenter__, [AirflowNotFoundException("there is none")] * 3
 
